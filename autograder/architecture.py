@@ -1,0 +1,244 @@
+"""What the encoder and decoder checks share: make the network, try sizes, trace, confirm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autograder import networks
+from autograder.draws import Draws
+from autograder.networks import Block, Layer, Network, Spec, Unconfirmed
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.submission import Session
+from autograder.worker.wire import Handle
+
+USUAL_NZ, USUAL_BATCH = 64, 64
+SIZES = st.tuples(
+    st.integers(1, 150).filter(lambda nz: nz != USUAL_NZ), st.integers(1, 9), st.booleans()
+)
+
+
+class Architecture:
+    """One of the two networks: its name, inputs, output shape and specification."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: list[Spec],
+        inputs: Callable[[Draws, int, int], Tensor],
+        shape: Callable[[int, int], tuple[int, ...]],
+    ) -> None:
+        self.name, self.spec, self.inputs, self.shape = name, spec, inputs, shape
+
+    def make(self, session: Session, nz: int) -> Handle:
+        """A network of the student's; raises `Unchecked`."""
+        made = session.call(session.read(self.name), nz)
+        if not isinstance(made, Handle) or not made.kind.startswith("module"):
+            raise Unchecked(f"`{self.name}(nz)` should be an `nn.Module`.", "wrong-return")
+        return made
+
+    def answer(self, session: Session, draws: Draws, nz: int, batch: int, training: bool) -> Any:
+        """What a fresh network answers to a batch."""
+        network = self.make(session, nz)
+        session.ask("mode", network, training)
+        return session.call(network, self.inputs(draws, nz, batch))
+
+    def fits(self, answer: Any, nz: int, batch: int) -> bool:
+        """Whether an answer has the promised shape."""
+        return isinstance(answer, Tensor) and tuple(answer.shape) == self.shape(nz, batch)
+
+    def check_shape(self, session: Session, draws: Draws) -> None:
+        """Any nz, any batch, both modes; raises `Wrong`."""
+        for nz, batch, training in draws.examples(SIZES, 6):
+            batch += training  # batch norm at 1x1 needs two examples
+            try:
+                answer = self.answer(session, draws, nz, batch, training)
+            except (NotAttempted, Stopped):
+                raise
+            except Unchecked as error:
+                raise self._explain(session, draws, nz, batch, error) from error
+            if not self.fits(answer, nz, batch):
+                seen = _described(answer)
+                text = f"`{self.name}({nz})` on a batch of {batch} should give " + (
+                    f"{self.shape(nz, batch)}, not {seen}."
+                )
+                raise self._explain(session, draws, nz, batch, Wrong(text, "wrong-shape"))
+
+    def _explain(
+        self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong
+    ) -> Wrong:
+        """Find what an answer depends on that it should not."""
+        if self._works(session, draws, USUAL_NZ, batch):
+            if self._reads_global(session, draws, nz, batch):
+                text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
+                return Wrong(text, "hidden-global")
+            return Wrong(
+                f"`{self.name}` works for nz = {USUAL_NZ} only; it was made with nz = {nz}.",
+                "hard-coded-nz",
+            )
+        if self._works(session, draws, nz, USUAL_BATCH):
+            return Wrong(
+                f"`{self.name}` works for batches of {USUAL_BATCH} only, not of {batch}.",
+                "hard-coded-batch",
+            )
+        return self._explain_by_layers(session, draws, nz, batch, error)
+
+    def _works(self, session: Session, draws: Draws, nz: int, batch: int) -> bool:
+        try:
+            return self.fits(self.answer(session, draws, nz, batch, batch > 1), nz, batch)
+        except Raised:
+            return False
+
+    def _reads_global(self, session: Session, draws: Draws, nz: int, batch: int) -> bool:
+        for name in numbers_read(session, self.name):
+            before = session.read(name)
+            session.set_global(name, nz)
+            works = self._works(session, draws, nz, batch)
+            session.set_global(name, before)
+            if works:
+                return True
+        return False
+
+    def _explain_by_layers(
+        self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong
+    ) -> Wrong:
+        """Name the first layer that is not as specified, as far as the network got."""
+        try:
+            told = self._trace(session, draws, nz, max(batch, 2), True)
+            network = networks.claimed(told)
+            before, found = networks.blocks(networks.layers(network))
+            complete = isinstance(told.get("output"), Tensor)
+            spec = self.spec if complete else self.spec[: len(found)]
+            networks.compare_weights(found, spec)
+            networks.compare_rest(before, found, spec)
+        except Wrong as fault:
+            if not isinstance(fault, Unchecked):
+                return Wrong(f"{error.message} {fault.message}", fault.misconception)
+        except Unconfirmed:
+            pass
+        return error
+
+    def _trace(
+        self, session: Session, draws: Draws, nz: int, batch: int, training: bool
+    ) -> dict[str, Any]:
+        network = self.make(session, nz)
+        told = session.ask("trace", network, self.inputs(draws, nz, batch), training)
+        return {**told, "module": network} if isinstance(told, dict) else {}
+
+    def confirmed(
+        self, session: Session, draws: Draws, training: bool
+    ) -> tuple[Network, Handle, int, int]:
+        """The network that the student's is, confirmed on fresh inputs; raises `Wrong`."""
+        nz, batch = self._working_size(session, draws)
+        module = self.make(session, nz)
+        for warm in (True, False):  # lazy layers take form; running statistics move
+            session.ask("mode", module, warm)
+            session.call(module, self.inputs(draws, nz, batch))
+        told = session.ask("trace", module, self.inputs(draws, nz, batch), training)
+        try:
+            network = networks.claimed(told)
+            for _ in range(2):
+                x = self.inputs(draws, nz, batch)
+                if not networks.agree(network.run(x), session.call(module, x)):
+                    raise Unconfirmed("its operations do not repeat")
+        except Unconfirmed as error:
+            raise self._unconfirmed(told, error) from error
+        return network, module, nz, batch
+
+    def _unconfirmed(self, told: Any, error: Unconfirmed) -> Wrong:
+        """What in the trace may have made it impossible to repeat."""
+        names = {str(o.get("op", "")) for o in told.get("operations", ()) if isinstance(o, dict)}
+        if any("dropout" in n or "bernoulli" in n for n in names):
+            return Wrong(
+                f"`{self.name}` has a dropout, where the specification has none.", "extra-layer"
+            )
+        if any("rrelu" in n for n in names):
+            return Wrong("Expected LeakyReLU, found a random one.", "wrong-activation")
+        return Wrong(f"`{self.name}` could not be followed layer by layer: {error}.")
+
+    def _working_size(self, session: Session, draws: Draws) -> tuple[int, int]:
+        """An nz and a batch size at which the network runs: any, if it keeps its promise."""
+        sizes = [
+            (draws.integer(2, 60), draws.integer(2, 8)),
+            (USUAL_NZ, draws.integer(2, 8)),
+            (draws.integer(2, 60), USUAL_BATCH),
+            (USUAL_NZ, USUAL_BATCH),
+        ]
+        last: Unchecked | None = None
+        for nz, batch in sizes:
+            try:
+                self.answer(session, draws, nz, batch, True)
+                return nz, batch
+            except (NotAttempted, Stopped):
+                raise
+            except Unchecked as error:
+                last = last or error
+        assert last is not None
+        raise self._explain_by_layers(session, draws, *sizes[0], last)
+
+    def check_weights(self, session: Session, draws: Draws) -> None:
+        """Convolutions and linear layers; raises `Wrong`."""
+        network, *_ = self.confirmed(session, draws, training=False)
+        _, found = networks.blocks(networks.layers(network))
+        networks.compare_weights(found, self.spec)
+
+    def check_rest(self, session: Session, draws: Draws) -> None:
+        """Norms, activations, nothing else, both modes, and a whole gradient; raises `Wrong`."""
+        for training in (False, True):
+            network, module, nz, batch = self.confirmed(session, draws, training)
+            steps: list[Layer] = networks.layers(network)
+            before, found = networks.blocks(steps)
+            networks.compare_rest(before, _with_weights(found), self.spec)
+            if not training:
+                self._check_gradient(session, draws, network, module, nz, batch)
+
+    def _check_gradient(
+        self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
+    ) -> None:
+        x = self.inputs(draws, nz, batch)
+        weights = draws.normal(*self._output_shape(network, x))
+        session.ask("mode", module, False)
+        theirs = session.ask("parameter_gradients", module, x, weights)
+        ours = network.gradients(x, weights)
+        if not isinstance(theirs, list) or len(theirs) != len(ours):
+            raise Unchecked("The parameters changed between two calls of the network.")
+        for mine, yours in zip(ours, theirs, strict=True):
+            if mine is not None and (yours is None or not networks.agree(mine, yours)):
+                raise Wrong(
+                    f"The gradient does not reach every weight of `{self.name}`.",
+                    "detached-gradient",
+                )
+
+    @staticmethod
+    def _output_shape(network: Network, x: Tensor) -> tuple[int, ...]:
+        with torch.no_grad():
+            return tuple(network.run(x).shape)
+
+
+def _with_weights(found: list[Block]) -> list[Block]:
+    return found
+
+
+def _described(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return str(tuple(answer.shape))
+    return "an object" if isinstance(answer, Handle) else f"a {type(answer).__name__}"
+
+
+def numbers_read(session: Session, name: str) -> list[str]:
+    """Variables of the notebook that hold numbers and that `name` reads: a hint."""
+    try:
+        told = session.ask("reads", session.read(name))
+    except Unchecked:
+        return []
+    if not isinstance(told, dict):
+        return []
+    return [
+        key
+        for key, value in told.items()
+        if isinstance(key, str) and isinstance(value, int | float) and not isinstance(value, bool)
+    ]

@@ -1,0 +1,91 @@
+"""The command line: `autograder grade NOTEBOOK`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from pathlib import Path
+
+from autograder import contract
+from autograder.notebook import NotebookError, read
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 when the notebook was graded, 2 when it could not be."""
+    parsed = _parser().parse_args(arguments)
+    return _grade(parsed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="autograder", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    grade = commands.add_parser("grade", help="grade one notebook")
+    grade.add_argument("notebook", type=Path)
+    grade.add_argument("--json", type=Path, metavar="FILE", help="write the grade as JSON")
+    grade.add_argument("--seed", type=int, help="the seed of all draws (default: a fresh one)")
+    grade.add_argument("--unboxed", action="store_true", help="run without the sandbox")
+    grade.add_argument("--no-fork", action="store_true", help="serve the checks without forking")
+    return parser
+
+
+def _grade(parsed: argparse.Namespace) -> int:
+    try:
+        notebook = read(parsed.notebook)
+    except NotebookError as error:
+        return _refuse(str(error))
+    from autograder import sandbox
+
+    reason = None if parsed.unboxed else sandbox.missing()
+    if reason is not None:
+        return _refuse(
+            f"{parsed.notebook}: not graded, because {reason}; "
+            "--unboxed runs the notebook's code without protection"
+        )
+    from autograder import report, run
+    from autograder.grading import Grade
+    from autograder.submission import Submission
+
+    submission = Submission(notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork)
+    seed = secrets.randbits(62) if parsed.seed is None else parsed.seed
+    grading = run.Run(Grade(notebook), submission, seed)
+    try:
+        _perform(grading)
+    finally:
+        submission.close()
+    report.show(grading.grade, sys.stdout)
+    for fault in grading.grade.faults:
+        print(f"{parsed.notebook}: {fault.task}/{fault.id}: {fault.message}", file=sys.stderr)
+    if parsed.json is not None:
+        text = json.dumps(grading.grade.as_json(), indent=1, ensure_ascii=True) + "\n"
+        try:
+            parsed.json.write_text(text, encoding="utf-8")
+        except OSError as error:
+            return _refuse(f"{parsed.json}: cannot be written ({error.strerror})")
+    return 0
+
+
+def _perform(grading: object) -> None:
+    """Run all checks, with a progress bar where somebody watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from autograder.run import Run, perform
+
+    assert isinstance(grading, Run)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("grading", total=len(contract.TASKS))
+
+        def advance() -> None:
+            bar.update(shown, completed=len({r.task for r in grading.grade.results}))
+
+        grading.progress = advance
+        perform(grading)
+
+
+def _refuse(reason: str) -> int:
+    line = " ".join(reason.split())
+    print(f"autograder: {line}", file=sys.stderr)
+    return 2

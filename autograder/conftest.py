@@ -1,0 +1,165 @@
+"""How pytest runs the checks: options, a session for every check, points, the score table."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autograder import contract, report, sandbox
+from autograder.draws import Draws
+from autograder.grading import Grade, Result
+from autograder.notebook import NotebookError, read
+from autograder.outcomes import Stopped, Unchecked, Wrong
+from autograder.run import Run
+from autograder.submission import Session, Submission, undefined
+from autograder.vae import Habits, learn_habits
+
+_RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("autograder")
+    group.addoption("--notebook", help="the notebook to grade (default: vae.ipynb, here or above)")
+    group.addoption("--seed", type=int, help="the seed of all draws (default: a fresh one)")
+    group.addoption("--no-fork", action="store_true", help="serve the checks without forking")
+    group.addoption("--unboxed", action="store_true", help="run without the sandbox")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "check(task, id, points): what a test is worth")
+    run = config.pluginmanager.get_plugin("autograder-run")
+    if run is None and not config.option.collectonly:
+        run = _run_from_options(config)
+    if run is not None:
+        config.stash[_RUN] = run
+
+
+def _run_from_options(config: pytest.Config) -> Run:
+    path = config.getoption("--notebook")
+    try:
+        notebook = read(Path(path) if path else _default_notebook())
+    except NotebookError as error:
+        raise pytest.UsageError(str(error)) from error
+    boxed = not config.getoption("--unboxed") and sandbox.missing() is None
+    fork = not config.getoption("--no-fork")
+    seed = config.getoption("--seed")
+    return Run(
+        Grade(notebook),
+        Submission(notebook.cells, boxed=boxed, fork=fork),
+        secrets.randbits(62) if seed is None else seed,
+        shows_table=True,
+    )
+
+
+def _default_notebook() -> Path:
+    for folder in (Path(), Path(".."), Path(__file__).resolve().parents[1]):
+        if (folder / "vae.ipynb").is_file():
+            return folder / "vae.ipynb"
+    return Path("vae.ipynb")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is not None:
+        run.submission.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [task.id for task in contract.TASKS]
+
+    def place(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("check")
+        return order.index(mark.args[0]) if mark else len(order)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome: Any = yield
+    made = outcome.get_result()
+    mark = item.get_closest_marker("check")
+    run = item.config.stash.get(_RUN, None)
+    if mark is None or run is None:
+        return
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, KeyboardInterrupt):
+        return
+    if call.when == "call" or (call.when == "setup" and error is not None):
+        task, id, points = mark.args
+        result = Result.of(task, id, points, error)
+        run.grade.results.append(result)
+        if isinstance(error, Stopped) and error.misconception == "too-slow":
+            run.gave_up[task] = error
+        run.progress()
+        if result.outcome == "not-attempted":
+            made.outcome = "skipped"
+            made.longrepr = (str(item.path), item.location[1] or 0, "not attempted")
+        elif isinstance(error, Wrong):
+            made.longrepr = f"{error.message}" + (
+                f" [{error.misconception}]" if error.misconception else ""
+            )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash.get(_RUN, None)
+    if run is not None and run.shows_table and exitstatus == pytest.ExitCode.OK:
+        if any(not r.passed for r in run.grade.results):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    run = config.stash.get(_RUN, None)
+    if run is None or not run.shows_table or not run.grade.results:
+        return
+    graded = {r.task for r in run.grade.results}
+    tasks = tuple(task for task in contract.TASKS if task.id in graded)
+    terminalreporter.section(run.grade.notebook.name)
+    report.show(run.grade, terminalreporter._tw._file, tasks, answers=len(tasks) > 1)
+    if not run.submission.boxed:
+        terminalreporter.write_line(f"Run without a sandbox: {sandbox.missing() or 'as asked'}.")
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Run:
+    """The grading run that this test belongs to."""
+    return request.config.stash[_RUN]
+
+
+@pytest.fixture
+def draws(request: pytest.FixtureRequest, run: Run) -> Draws:
+    """The draws of this check."""
+    mark = request.node.get_closest_marker("check")
+    return Draws(run.seed, "/".join(mark.args[:2]))
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[Session]:
+    """A session of its own, once the name that the task is about is defined."""
+    task = contract.BY_ID[request.node.get_closest_marker("check").args[0]]
+    if task.id in run.gave_up:
+        raise run.gave_up[task.id]
+    if "habits" in request.fixturenames:  # learnt before, in a session of their own
+        request.getfixturevalue("habits")
+    definitions = run.submission.definitions
+    if task.name not in definitions.defined:
+        raise undefined(definitions, task.name)
+    with run.submission.session(draws.integer(0, 2**62)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def habits(run: Run) -> Habits:
+    """How the student's VAE lays out q and where it works, learnt once."""
+    if run.habits is None:
+        draws = Draws(run.seed, "habits")
+        try:
+            with run.submission.session(draws.integer(0, 2**62)) as opened:
+                run.habits = learn_habits(opened, draws)
+        except Unchecked:
+            run.habits = Habits()
+    return run.habits

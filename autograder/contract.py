@@ -1,0 +1,64 @@
+"""The homework's tasks, points and names, and the vocabulary of misconceptions, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that the program grades: its points, and the notebook's name that it is about."""
+
+    id: str
+    points: float
+    name: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A written answer, graded by a person; limit: words between blanks, inclusive."""
+
+    id: str
+    points: float
+    limit: int
+
+
+TASKS = (
+    Task("encoder", 3, "Encoder"),
+    Task("decoder", 3, "Decoder"),
+    Task("data-loader", 1, "make_data_loader"),
+    Task("ae-training", 6, "train_autoencoder"),
+    Task("ae-sampling", 2, "sample_images"),
+    Task("vae-forward", 4, "VAE"),
+    Task("vae-loss", 2, "VAE"),
+    Task("vae-reconstruct", 1, "VAE"),
+    Task("vae-training", 4, "train_vae"),
+    Task("beta-tuning", 5, "TUNED_BETA"),
+)
+ANSWERS = (
+    Answer("ae-sampling-answer", 2, 150),
+    Answer("beta-zero-answer", 3, 150),
+    Answer("beta-ten-answer", 3, 200),
+    Answer("well-tuned-answer", 3, 200),
+    Answer("interpolation-answer", 3, 300),
+)
+BY_ID = {task.id: task for task in TASKS}
+GIVEN = ("AutoEncoder", "kl_divergence", "interpolate")
+PROMISED = (*dict.fromkeys(task.name for task in TASKS), *GIVEN)
+TRAINERS = ("train_autoencoder", "train_vae")
+VARIABLES = ("nz", "batch_size", "learning_rate", "device", "beta", "ae_model")
+
+MISCONCEPTIONS = frozenset(
+    """
+    not-defined wrong-shape wrong-resolution wrong-channels wrong-kernel missing-layer
+    missing-batchnorm extra-batchnorm extra-layer wrong-order missing-activation wrong-activation
+    missing-bias hard-coded-nz hidden-global not-shuffled drops-data wrong-batch-size
+    hard-coded-batch hard-coded-device wrong-optimizer wrong-learning-rate wrong-criterion
+    gradients-accumulate no-step one-step-an-epoch wrong-epochs eval-mode-training wrong-target
+    stale-batch detached-gradient returns-graph uses-global-model uniform-noise wrong-variance
+    no-noise frozen-noise shared-noise swapped-mean-and-log-sigma wrong-return wrong-signature
+    kl-order kl-sign kl-reduction kl-formula kl-log-sigma rec-reduction beta-ignored masks-nan
+    samples-in-reconstruct wrong-latent q-structure mode-dependent untuned-beta does-not-learn
+    too-slow out-of-memory
+    """.split()
+)

@@ -1,0 +1,112 @@
+"""Is it noise from N(0, I)? Tests with stated false-alarm rates, and the usual wrong answers.
+
+Every bound below holds for N(0, 1) with a probability of at least 1 - ALARM: Dvoretzky-Kiefer-
+Wolfowitz with Massart's constant for the distribution, Laurent and Massart (2000) for sums of
+squares, Chernoff for means. A verdict makes at most a dozen of these comparisons.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ALARM = 1e-10
+SAME = 1e-3  # draws closer than this in every number are one draw
+_LOG = math.log(2 / ALARM)
+
+
+def is_normal(sample: Tensor) -> bool:
+    """Whether independent numbers may come from N(0, 1); sample: any shape."""
+    e = sample.double().flatten()
+    n = e.numel()
+    if n == 0 or not bool(torch.isfinite(e).all()):
+        return False
+    if abs(float(e.mean())) > math.sqrt(2 * _LOG / n):
+        return False
+    if not _is_chi_square(e):
+        return False
+    cdf = 0.5 * (1 + torch.erf(e.sort().values / math.sqrt(2)))
+    return _distance(cdf) <= math.sqrt(_LOG / (2 * n))
+
+
+def is_uniform(sample: Tensor, low: float, high: float) -> bool:
+    """Whether independent numbers may come from U(low, high)."""
+    e = sample.double().flatten()
+    slack = 1e-3 * (high - low)
+    if e.numel() == 0 or not bool(((e >= low - slack) & (e <= high + slack)).all()):
+        return False
+    cdf = ((e.sort().values - low) / (high - low)).clamp(0, 1)
+    return _distance(cdf) <= math.sqrt(_LOG / (2 * e.numel())) + 1e-3
+
+
+def _distance(cdf: Tensor) -> float:
+    """Kolmogorov's distance of sorted probabilities from the uniform distribution."""
+    n = cdf.numel()
+    steps = torch.arange(n + 1, dtype=cdf.dtype) / n
+    return float(torch.maximum((cdf - steps[:-1]).max(), (steps[1:] - cdf).max()))
+
+
+def _is_chi_square(e: Tensor) -> bool:
+    n = e.numel()
+    excess = float((e * e).mean()) - 1
+    return -2 * math.sqrt(_LOG / n) <= excess <= 2 * math.sqrt(_LOG / n) + 2 * _LOG / n
+
+
+def are_independent(calls: list[Tensor]) -> bool:
+    """Whether rows and columns of standard normal draws vary apart; calls: each (B, nz).
+
+    Means along either axis, scaled by the root of the length, are N(0, 1) if they do.
+    """
+    rows = torch.cat([c.double().mean(1) * math.sqrt(c.shape[1]) for c in calls])
+    columns = torch.cat([c.double().mean(0) * math.sqrt(c.shape[0]) for c in calls])
+    return _is_chi_square(rows) and _is_chi_square(columns)
+
+
+def sharing(calls: list[Tensor]) -> str | None:
+    """How draws are shared: frozen, by the whole batch, by a whole vector, or not at all (None).
+
+    calls: each (B, nz) with B and nz above 1, at least two of one shape.
+    """
+    for first, second in zip(calls, calls[1:], strict=False):
+        if first.shape == second.shape and _same(first, second):
+            return "frozen"
+    if all(_same(c[:1].expand_as(c), c) for c in calls):
+        return "batch"
+    if all(_same(c[:, :1].expand_as(c), c) for c in calls):
+        return "vector"
+    return None
+
+
+def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
+    """The draws without their copies."""
+    if shared == "frozen":
+        inner = sharing([calls[0], calls[0] + 1])
+        return distinct(calls[:1], inner)
+    if shared == "batch":
+        return torch.cat([c[0] for c in calls])
+    if shared == "vector":
+        return torch.cat([c[:, 0] for c in calls])
+    return torch.cat([c.flatten() for c in calls])
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    scale = float(first.abs().max().clamp(min=1.0))
+    return bool(((first - second).abs() <= SAME * scale).all())
+
+
+def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
+    """What the draws are (normal, uniform, none; None if unknown), and how they are shared."""
+    if not all(bool(torch.isfinite(c).all()) for c in calls):
+        return None, None
+    if all(bool((c.abs() <= SAME).all()) for c in calls):
+        return "none", None
+    shared = sharing(calls)
+    sample = distinct(calls, shared)
+    if is_normal(sample) and (shared is not None or are_independent(calls)):
+        return "normal", shared
+    for low, high in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5)):
+        if is_uniform(sample, low, high):
+            return "uniform", shared
+    return None, shared

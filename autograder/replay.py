@@ -1,0 +1,400 @@
+"""Replaying a training: the host trains the same tiny model on the same batches, and compares.
+
+A `Recipe` says how; the promised one is the default, and every misconception is a recipe that
+differs from it. The recipe that gives the student's weights on every draw is what the student
+wrote, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autograder.draws import Draws
+from autograder.worker import standins
+
+TOLERANCE = 3e-3  # of how far a weight moved: rounding stays below a tenth of it
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; the defaults are the promise."""
+
+    optimiser: str = "Adam"
+    rate: float = 1.0  # times the rate asked for
+    criterion: str = "promised"
+    target: str = "input"
+    frozen: str = ""  # the half of the model that no gradient reaches
+    mode: str = "train"
+    clears: str = "batch"
+    steps: str = "batch"
+    batches: str = "each"
+    epochs: str = "asked"
+
+    def deviations(self) -> list[str]:
+        """The fields in which it is not as promised."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One draw: the model's first weights, the batches and the arguments of the call."""
+
+    kind: str  # TinyAutoEncoder or TinyVariational
+    state: State
+    images: Tensor
+    batch_size: int
+    epochs: int
+    rate: float
+    beta: float
+
+    @property
+    def batches(self) -> list[Tensor]:
+        """The batches of one pass."""
+        return list(self.images.split(self.batch_size))
+
+    def model(self) -> Any:
+        """The model before training."""
+        made = standins.MAKERS[self.kind](*(() if self.kind == "TinyAutoEncoder" else (3, self.beta)))
+        made.load_state_dict(self.state)
+        return made
+
+
+@dataclass
+class Trained:
+    """What a training left: weights by name, and the terms of the loss at every step."""
+
+    state: State
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+
+def draw_course(draws: Draws, kind: str, count: int, batch_size: int, epochs: int) -> Course:
+    """A course with weights on which steps are well determined in single precision."""
+    beta = draws.real(0.5, 2.0)
+    made = standins.MAKERS[kind](*(() if kind == "TinyAutoEncoder" else (3, beta)))
+    state = {}
+    for name, value in made.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = value
+        elif name.endswith("running_mean"):
+            state[name] = 0.3 * draws.normal(*value.shape)
+        elif name.endswith("running_var"):
+            state[name] = draws.uniform(*value.shape, low=0.5, high=3.0)
+        else:
+            state[name] = (0.3 if "encoder.1" in name else 1.0) * draws.normal(*value.shape)
+    rate = 10 ** draws.real(-3.7, -2.3)
+    return Course(kind, state, draws.uniform(count, 1, 28, 28), batch_size, epochs, rate, beta)
+
+
+class _Adam:
+    """Kingma and Ba, Adam (2015), algorithm 1; without the second that torch.optim imports take."""
+
+    def __init__(self, parameters: list[nn.Parameter], rate: float) -> None:
+        self.parameters, self.rate, self.count = parameters, rate, 0
+        self.first = [torch.zeros_like(p) for p in parameters]
+        self.second = [torch.zeros_like(p) for p in parameters]
+
+    def step(self) -> None:
+        if all(p.grad is None for p in self.parameters):
+            return
+        self.count += 1
+        for p, m, v in zip(self.parameters, self.first, self.second, strict=True):
+            if p.grad is None:
+                continue
+            m.mul_(0.9).add_(p.grad, alpha=0.1)
+            v.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
+            scale = (v / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
+            with torch.no_grad():
+                p -= self.rate * (m / (1 - 0.9**self.count)) / scale
+
+
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "AdamW": {},
+    "SGD": {},
+    "SGD with momentum": {"momentum": 0.9},
+    "RMSprop": {},
+    "Adagrad": {},
+    "Adamax": {},
+    "NAdam": {},
+    "RAdam": {},
+    "Adadelta": {},
+    "Rprop": {},
+    "Adam with weight_decay=1e-2": {"weight_decay": 1e-2},
+    "Adam with weight_decay=1e-3": {"weight_decay": 1e-3},
+    "Adam with weight_decay=1e-4": {"weight_decay": 1e-4},
+    "Adam with weight_decay=1e-5": {"weight_decay": 1e-5},
+    "Adam with betas=(0.5, 0.999)": {"betas": (0.5, 0.999)},
+    "Adam with betas=(0.9, 0.99)": {"betas": (0.9, 0.99)},
+    "Adam with betas=(0.9, 0.9)": {"betas": (0.9, 0.9)},
+    "Adam with betas=(0, 0.999)": {"betas": (0.0, 0.999)},
+    "Adam with eps=1e-7": {"eps": 1e-7},
+    "Adam with eps=1e-6": {"eps": 1e-6},
+    "Adam with eps=1e-4": {"eps": 1e-4},
+    "Adam with amsgrad": {"amsgrad": True},
+    "Adam that maximises": {"maximize": True},
+}
+
+
+def _optimiser(name: str, parameters: list[nn.Parameter], rate: float) -> Any:
+    if name == "Adam":
+        return _Adam(parameters, rate)
+    return getattr(torch.optim, name.split()[0])(parameters, lr=rate, **OPTIMISERS[name])
+
+
+def _kl(outputs: dict[str, Tensor]) -> Tensor:
+    mu, s = outputs["q"].chunk(2, 1)
+    return (mu.square() + torch.exp(2 * s) - 1) / 2 - s
+
+
+# what may be minimised in place of the mean squared error; r: the output, x: the target
+_AE_CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "promised": lambda r, x: (r - x).square().mean(),
+    "sum of squares": lambda r, x: (r - x).square().sum(),
+    "squares summed over pixels": lambda r, x: (r - x).square().sum() / len(x),
+    "half of the squares": lambda r, x: (r - x).square().mean() / 2,
+    "absolute error": lambda r, x: (r - x).abs().mean(),
+    "sum of absolute errors": lambda r, x: (r - x).abs().sum(),
+    "smooth L1": lambda r, x: F.smooth_l1_loss(r, x),
+    "binary cross-entropy": lambda r, x: F.binary_cross_entropy(r, x.clamp(0, 1)),
+    "sum of cross-entropies": lambda r, x: F.binary_cross_entropy(
+        r, x.clamp(0, 1), reduction="sum"
+    ),
+    "root of the mean square": lambda r, x: (r - x).square().mean().sqrt(),
+    "minus the mean square": lambda r, x: -(r - x).square().mean(),
+    "mean square over the number of batches": lambda r, x: (r - x).square().mean() / len(x),
+}
+# likewise for a VAE, from the terms a and b of model.loss
+_VAE_CRITERIA: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "promised": lambda a, b, beta: a + beta * b,
+    "rec_loss alone": lambda a, b, beta: a,
+    "kl_loss alone": lambda a, b, beta: b,
+    "rec_loss + kl_loss": lambda a, b, beta: a + b,
+    "rec_loss - beta * kl_loss": lambda a, b, beta: a - beta * b,
+    "the total plus beta * kl_loss": lambda a, b, beta: a + 2 * beta * b,
+    "the total plus kl_loss": lambda a, b, beta: a + beta * b + b,
+    "the total plus both terms": lambda a, b, beta: 2 * a + (1 + beta) * b,
+    "beta * kl_loss": lambda a, b, beta: beta * b,
+    "minus the total": lambda a, b, beta: -a - beta * b,
+}
+_OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, float], Tensor]] = {
+    "squared error of its own": lambda o, x, beta: (o["rec"] - x).square().mean(),
+    "squared error and KL of its own": lambda o, x, beta: (
+        (o["rec"] - x).square().mean() + beta * _kl(o).sum(1).mean()
+    ),
+    "squared error and mean KL of its own": lambda o, x, beta: (
+        (o["rec"] - x).square().mean() + beta * _kl(o).mean()
+    ),
+    "squared error and KL of its own, without beta": lambda o, x, beta: (
+        (o["rec"] - x).square().mean() + _kl(o).sum(1).mean()
+    ),
+}
+_TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
+    "input": lambda x, all, i: x,
+    "zeros": lambda x, all, i: torch.zeros_like(x),
+    "ones": lambda x, all, i: torch.ones_like(x),
+    "inverted input": lambda x, all, i: 1 - x,
+    "rescaled input": lambda x, all, i: 2 * x - 1,
+    "rounded input": lambda x, all, i: (x > 0.5).float(),
+    "mean of the input": lambda x, all, i: x.mean().expand_as(x),
+    "mean image": lambda x, all, i: x.mean(0, keepdim=True).expand_as(x),
+    "another order of the input": lambda x, all, i: x.flip(0),
+    "rolled input": lambda x, all, i: x.roll(1, 0),
+    "mirrored input": lambda x, all, i: x.flip(-1),
+    "transposed input": lambda x, all, i: x.transpose(-1, -2),
+    "first batch": lambda x, all, i: all[0][: len(x)],
+    "labels": lambda x, all, i: (
+        torch.arange(sum(map(len, all[:i])), sum(map(len, all[: i + 1]))) % 10.0
+    ).view(-1, 1, 1, 1).expand_as(x),
+}
+_EPOCHS: dict[str, Callable[[int], int]] = {
+    "asked": lambda n: n,
+    "one less": lambda n: max(n - 1, 0),
+    "one more": lambda n: n + 1,
+    "one": lambda n: 1,
+    "none": lambda n: 0,
+    "twice": lambda n: 2 * n,
+    **{str(k): (lambda n, k=k: k) for k in (2, 3, 5, 10, 20)},  # type: ignore[misc]
+}
+_CHOICES: dict[str, list[str]] = {
+    "optimiser": list(OPTIMISERS),
+    "target": [name for name in _TARGETS if name != "input"],
+    "frozen": ["encoder", "decoder", "all but the decoder's first layer"],
+    "mode": ["eval", "eval after a pass", "train after a pass"],
+    "clears": ["never", "epoch", "once"],
+    "steps": ["never", "epoch", "delayed", "twice", "last batch left out", "every other"],
+    "batches": ["first", "last", "first of each pass", "all but the last", "reversed"],
+    "epochs": [name for name in _EPOCHS if name != "asked"],
+}
+
+
+def train(course: Course, recipe: Recipe) -> Trained:
+    """Train the tiny model by a recipe."""
+    model = course.model()
+    model.train(recipe.mode in ("train", "eval after a pass"))
+    optimiser = _optimiser(
+        recipe.optimiser, _movable(model, recipe.frozen), course.rate * recipe.rate
+    )
+    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
+    batches = course.batches
+    pending = False
+    for epoch in range(_EPOCHS[recipe.epochs](course.epochs)):
+        if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
+            model.zero_grad()
+        if epoch == 1 and recipe.mode.endswith("after a pass"):
+            model.train(recipe.mode.startswith("train"))
+        chosen = _chosen(batches, recipe.batches)
+        for i, x in enumerate(chosen):
+            if recipe.steps == "delayed" and pending:
+                optimiser.step()
+            if recipe.clears == "batch":
+                model.zero_grad()
+            target = _TARGETS[recipe.target](x, batches, i)
+            loss = _loss(course, model, x, target, recipe, losses)
+            loss.backward()
+            pending = True
+            if _steps_now(recipe.steps, i, len(chosen)):
+                optimiser.step()
+            if recipe.steps == "twice":
+                optimiser.step()
+        if recipe.steps == "epoch" and batches:
+            optimiser.step()
+    return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, losses)
+
+
+def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
+    if not frozen:
+        return list(model.parameters())
+    if frozen == "encoder":
+        return list(model.decoder.parameters())
+    if frozen == "decoder":
+        return list(model.encoder.parameters())
+    return list(model.decoder[0].parameters())
+
+
+def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
+    if which == "first":
+        return batches[:1] * len(batches)
+    if which == "last":
+        return batches[-1:] * len(batches)
+    if which == "first of each pass":
+        return batches[:1]
+    if which == "all but the last":
+        return batches[:-1]
+    return batches[::-1] if which == "reversed" else batches
+
+
+def _steps_now(steps: str, index: int, count: int) -> bool:
+    if steps == "every other":
+        return index % 2 == 1
+    if steps == "last batch left out":
+        return index < count - 1
+    return steps in ("batch", "twice")
+
+
+def _loss(
+    course: Course,
+    model: Any,
+    x: Tensor,
+    target: Tensor,
+    recipe: Recipe,
+    losses: dict[str, list[float]],
+) -> Tensor:
+    outputs = model(x)
+    if course.kind == "TinyAutoEncoder":
+        found = _AE_CRITERIA[recipe.criterion](outputs, target)
+        losses["promised"].append(float(_AE_CRITERIA["promised"](outputs, x)))
+    else:
+        _, terms = model.loss(target, outputs)
+        first, second = terms["rec_loss"], terms["kl_loss"]
+        own = _OWN_VAE_CRITERIA.get(recipe.criterion)
+        if own is not None:
+            found = own(outputs, target, course.beta)
+        else:
+            found = _VAE_CRITERIA[recipe.criterion](first, second, course.beta)
+        losses["rec_loss"].append(float(first))
+        losses["kl_loss"].append(float(second))
+        losses["promised"].append(float(first + course.beta * second))
+    losses["total"].append(float(found))
+    return found
+
+
+def same(course: Course, seen: State, expected: State) -> bool:
+    """Whether two trainings left the same weights, each measured by how far it moved."""
+    if set(seen) != set(expected):
+        return False
+    for name, value in expected.items():
+        other = seen[name]
+        if other.shape != value.shape:
+            return False
+        start, end = course.state[name].double(), value.double()
+        moved = (end - start).norm()
+        least = 1e-6 * start.norm() + 1e-9
+        if not float((other.double() - end).norm()) <= TOLERANCE * float(moved) + float(least):
+            return False
+    return True
+
+
+def moved(course: Course, seen: State) -> bool:
+    """Whether any weight (not a running statistic) changed."""
+    return any(
+        not torch.equal(seen[name], value)
+        for name, value in course.state.items()
+        if name in seen and "running" not in name and "num_batches" not in name
+    )
+
+
+def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
+    """The recipe, with as few deviations as possible, that gives the seen weights every time."""
+    for recipe in _recipes(courses[0], seen[0]):
+        if all(
+            same(course, state, _train_or_nothing(course, recipe))
+            for course, state in zip(courses, seen, strict=True)
+        ):
+            return recipe
+    return None
+
+
+def _train_or_nothing(course: Course, recipe: Recipe) -> State:
+    try:
+        return train(course, recipe).state
+    except (RuntimeError, ValueError):  # a criterion outside its domain
+        return {}
+
+
+def _recipes(course: Course, seen: State) -> Iterator[Recipe]:
+    """The promise, then every single deviation, then pairs."""
+    yield Recipe()
+    singles = [Recipe(**{name: c}) for name, all in _CHOICES.items() for c in all]  # type: ignore[arg-type]
+    singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
+    singles += [Recipe(rate=_rate_factor(course, seen))]
+    singles += [Recipe(rate=rate / course.rate) for rate in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)]
+    yield from singles
+    for first, second in itertools.combinations(singles, 2):
+        one, other = first.deviations()[0], second.deviations()[0]
+        if one != other:
+            yield replace(first, **{other: getattr(second, other)})
+
+
+def _criteria(course: Course) -> list[str]:
+    if course.kind == "TinyAutoEncoder":
+        return list(_AE_CRITERIA)
+    return [*_VAE_CRITERIA, *_OWN_VAE_CRITERIA]
+
+
+def _rate_factor(course: Course, seen: State) -> float:
+    """The rate that would scale the promised movement to the seen one."""
+    expected = train(course, Recipe()).state
+    ratios = []
+    for name in ("encoder.1.weight", "decoder.0.weight", "decoder.0.bias"):
+        promised = (expected[name] - course.state[name]).double().flatten()
+        found = (seen.get(name, course.state[name]) - course.state[name]).double().flatten()
+        if found.shape == promised.shape:
+            ratios.append(float(found @ promised / (promised @ promised).clamp(min=1e-30)))
+    return sorted(ratios)[len(ratios) // 2] if ratios else 1.0

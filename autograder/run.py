@@ -1,0 +1,76 @@
+"""One grading run: what pytest, the command line and the notebook share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autograder.grading import Grade
+from autograder.outcomes import Stopped
+from autograder.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from autograder.vae import Habits
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass
+class Run:
+    """A grade in the making; seed: of every draw; shows_table: at the end of pytest's output."""
+
+    grade: Grade
+    submission: Submission
+    seed: int
+    shows_table: bool = False
+    progress: Callable[[], None] = lambda: None
+    gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
+    habits: Habits | None = None
+    findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
+
+
+def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
+    """Run the checks of all or some tasks; the results are in `run.grade`.
+
+    pytest is started so that it reads no configuration but the kit's own, and writes nothing.
+    """
+    import pytest
+
+    files = [str(HERE / f"test_{task.replace('-', '_')}.py") for task in tasks] or [str(HERE)]
+    arguments = ["-c", str(HERE / "pytest.ini"), f"--rootdir={HERE}", "-p", "no:cacheprovider"]
+    arguments += ["-p", "no:terminal", "-p", "no:logging", "-p", "no:faulthandler"]
+    arguments += [f"--confcutdir={HERE}"]
+    with _plain_pytest():
+        pytest.main([*arguments, *files], plugins=[_Named(run)])
+
+
+class _Named:
+    """Hands the run to conftest.py under the name by which it asks."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pytest_addhooks(self, pluginmanager: Any) -> None:
+        pluginmanager.register(self.run, "autograder-run")
+
+
+@contextmanager
+def _plain_pytest() -> Iterator[None]:
+    """Without options and plugins from the environment."""
+    changed = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,149 @@
+"""The box around a worker: bubblewrap with everything unshared, where there is bubblewrap.
+
+The box holds the interpreter, torch and the worker's own files, all read-only, and a small
+folder in memory. It has no network, no environment, and no other file of this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKER = Path(__file__).resolve().parent / "worker"
+MEMORY = 4 << 30  # bytes of address space beyond what torch itself takes
+FILE_SIZE = 64 << 20  # bytes
+PROCESSES = 64
+_HIDDEN = ("solution", "autograder")  # packages whose source a submission must not see
+_SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start a worker: its command, its environment and what it must be told."""
+
+    command: list[str]
+    environment: dict[str, str]
+    options: dict[str, int]
+
+
+def missing() -> str | None:
+    """Why no box can be had here, in one sentence, or None where one can."""
+    if not sys.platform.startswith("linux"):
+        return "the sandbox needs Linux"
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed (Debian: apt-get install bubblewrap)"
+    return _probe()
+
+
+@functools.cache
+def _probe() -> str | None:
+    command = [*_box(), "--", "/usr/bin/env", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    return f"bubblewrap does not start here: {done.stderr.strip()[:200]}"
+
+
+def launch(boxed: bool) -> Launch:
+    """The command that starts a worker, inside a box or beside the host."""
+    options = {"memory": MEMORY, "file_size": FILE_SIZE}
+    if not boxed:
+        environment = {**os.environ, **{k: v for k, v in _ENVIRONMENT.items() if "THREADS" in k}}
+        return Launch([sys.executable, "-P", "-E", "-B", str(WORKER)], environment, options)
+    options["processes"] = PROCESSES
+    if _is_root():
+        options["uid"] = 1_000_000_000 + secrets.randbelow(1_000_000_000)
+    else:
+        options["processes"] += _own_processes()
+    command = [*_box(), "--", sys.executable, "-I", "-B", "/grader/worker"]
+    return Launch(command, _ENVIRONMENT, options)
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _own_processes() -> int:
+    """Threads of this user: older kernels count them all against the limit."""
+    count = 0
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == os.geteuid():
+                count += len(list((entry / "task").iterdir()))
+        except OSError:
+            continue
+    return count
+
+
+def _box() -> list[str]:
+    command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    command += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
+    if _is_root():  # the worker becomes nobody's user itself, and drops these with it
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    folders = [Path(p) for p in _SYSTEM] + _interpreter()
+    made: set[Path] = set()
+    mounts: list[str] = []
+    for folder in folders:
+        if folder.is_symlink() and str(folder) in _SYSTEM:
+            mounts += ["--symlink", os.readlink(folder), str(folder)]
+        elif folder.exists():
+            mounts += [*_parents(folder, made), "--ro-bind", str(folder), str(folder)]
+    for folder in _packages_to_hide():
+        mounts += ["--tmpfs", str(folder)]
+    command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
+    command += mounts
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    command += ["--perms", "0755", "--dir", "/grader", "--ro-bind", str(WORKER), "/grader/worker"]
+    return [*command, "--chdir", "/tmp"]
+
+
+def _parents(folder: Path, made: set[Path]) -> list[str]:
+    """Readable parents for a mount: bubblewrap would make them for root alone."""
+    arguments = []
+    for parent in [*folder.parents][-2::-1]:
+        if parent not in made and str(parent) not in ("/tmp", "/usr", "/etc"):
+            arguments += ["--perms", "0755", "--dir", str(parent)]
+            made.add(parent)
+    return arguments
+
+
+def _interpreter() -> list[Path]:
+    """Folders of the interpreter and its packages, outermost first, none inside another."""
+    candidates = [Path(sys.prefix), Path(sys.base_prefix)]
+    torch = importlib.util.find_spec("torch")
+    if torch is not None and torch.origin is not None:
+        candidates.append(Path(torch.origin).parents[1])
+    candidates += [path.resolve() for path in candidates]
+    chosen: list[Path] = []
+    for folder in sorted(set(candidates), key=lambda path: len(path.parts)):
+        inside = any(folder.is_relative_to(outer) for outer in [*chosen, Path("/usr")])
+        if not inside:
+            chosen.append(folder)
+    return chosen
+
+
+def _packages_to_hide() -> list[Path]:
+    """Installed copies of the reference and the grader that lie beside torch."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return []
+    beside = Path(torch.origin).parents[1]
+    return [beside / name for name in _HIDDEN if (beside / name).is_dir()]

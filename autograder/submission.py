@@ -1,0 +1,310 @@
+"""One notebook in its worker: started, watched, restarted; a session for every check."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from autograder import contract, sandbox
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.worker import wire
+from autograder.worker.wire import Handle
+
+STATEMENT_SECONDS = 20.0  # for one definition of the notebook, or for `import torch`
+ANSWER_SECONDS = 20.0  # for one answer of a session
+RESTARTS = 6  # of a worker that a definition ended
+
+
+@dataclass
+class Definitions:
+    """What the worker says of the notebook's definitions: hints for messages."""
+
+    defined: set[str] = field(default_factory=set)
+    mentioned: set[str] = field(default_factory=set)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    broken: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Submission:
+    """The code cells of one notebook, run in a worker process.
+
+    cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for every
+    session, where the system can. Errors of student code come as `Unchecked`.
+    """
+
+    def __init__(self, cells: Sequence[str], *, boxed: bool, fork: bool = True) -> None:
+        self.cells, self.boxed, self.fork = list(cells), boxed, fork
+        self.skip: list[tuple[int, int]] = []
+        self.dead: str | None = None  # why no worker can be had any more
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready: Definitions | None = None
+        self._slow = False
+        self.launch()
+
+    def launch(self) -> None:
+        """Start a worker without waiting for it."""
+        start = sandbox.launch(self.boxed)
+        options = {**start.options, "fork": self.fork, "stderr": bool(_debugging())}
+        self._process = subprocess.Popen(
+            [*start.command, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if _debugging() else subprocess.DEVNULL,
+            env=start.environment,
+            start_new_session=True,
+        )
+        self._ready = None
+        request = {
+            "cells": self.cells,
+            "skip": self.skip,
+            "promised": contract.PROMISED,
+            "trainers": contract.TRAINERS,
+        }
+        threading.Thread(target=self._send_quietly, args=(self._process, request), daemon=True).start()
+
+    @staticmethod
+    def _send_quietly(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            assert process.stdin is not None
+            wire.write_frame(process.stdin, request, [])
+
+    @property
+    def definitions(self) -> Definitions:
+        """Wait until the definitions have run; a definition that ends the worker is left out."""
+        while self._ready is None:
+            if self.dead is not None:
+                raise Stopped(self.dead)
+            self._await_ready()
+        return self._ready
+
+    def _await_ready(self) -> None:
+        if self._process is None:
+            self.launch()
+        last = None
+        try:
+            while True:
+                header, _ = self._read(STATEMENT_SECONDS)
+                if "ready" in header:
+                    self._ready = _definitions(header["ready"])
+                    return
+                last = _position(header.get("progress"))
+        except (wire.WireError, EOFError):
+            self.close()
+            self._leave_out(last)
+
+    def _leave_out(self, position: tuple[int, int] | None) -> None:
+        if position is None:
+            self.dead = "The grader's worker did not start."
+        elif position in self.skip or len(self.skip) >= RESTARTS:
+            self.dead = "The notebook's definitions end the process again and again."
+        else:
+            self.skip.append(position)
+
+    def _read(self, seconds: float) -> tuple[dict[str, Any], list[torch.Tensor]]:
+        """Read one frame; after `seconds` the worker is killed, and the read ends."""
+        process = self._process
+        if process is None or process.stdout is None:
+            raise EOFError
+        self._slow = False
+        clock = threading.Timer(seconds, self._time_out, [process])
+        clock.daemon = True
+        clock.start()
+        try:
+            return wire.read_frame(process.stdout)  # type: ignore[arg-type]
+        finally:
+            clock.cancel()
+
+    def _time_out(self, process: subprocess.Popen[bytes]) -> None:
+        self._slow = True
+        _kill(process)
+
+    def close(self) -> None:
+        """End the worker and everything that it started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _kill(process)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    @contextlib.contextmanager
+    def session(self, seed: int) -> Iterator[Session]:
+        """A session of its own for one check; nothing in it outlives it."""
+        _ = self.definitions
+        self._exchange({"seed": seed}, [], ANSWER_SECONDS, "open")
+        session = Session(self)
+        try:
+            yield session
+        finally:
+            if self._process is not None:
+                with contextlib.suppress(Stopped):
+                    self._exchange({"op": "end"}, [], ANSWER_SECONDS, "ended")
+
+    def ask(self, op: str, args: list[Any], seconds: float) -> Any:
+        """One request of a session; raises `Raised` or `Stopped`."""
+        tensors: list[torch.Tensor] = []
+        encoded = wire.encode(args, tensors, _cannot_keep)
+        header, received = self._exchange({"op": op, "args": encoded}, tensors, seconds, "value")
+        if "error" in header:
+            raise _error(header["error"])
+        try:
+            return wire.Decoder(received, lambda handle: handle)(header["value"])
+        except wire.WireError as error:
+            raise self._lost(str(error)) from error
+
+    def _exchange(
+        self, request: dict[str, Any], tensors: list[torch.Tensor], seconds: float, expected: str
+    ) -> tuple[dict[str, Any], list[torch.Tensor]]:
+        process = self._process
+        if process is None or process.stdin is None:
+            raise Stopped("The process that ran your code has ended.")
+        try:
+            wire.write_frame(process.stdin, request, tensors)  # type: ignore[arg-type]
+            header, received = self._read(seconds)
+        except (wire.WireError, EOFError, OSError, ValueError) as error:
+            raise self._lost(str(error)) from error
+        if expected in header or (expected == "value" and "error" in header):
+            return header, received
+        raise self._lost("ended" if "ended" in header else "unexpected")
+
+    def _lost(self, reason: str) -> Stopped:
+        """Forget a worker that broke off; the next session starts another."""
+        slow = self._slow
+        self.close()
+        self._ready = None
+        if slow:
+            text = f"Your code did not finish within {ANSWER_SECONDS:g} seconds on a small input."
+            return Stopped(text, "too-slow")
+        return Stopped("Your code ended the process that ran it, or disturbed its answers.")
+
+
+class Session:
+    """What a check can ask of the notebook: read, set, make, call, differentiate, trace.
+
+    Every method raises `Raised` where student code raises and `Stopped` where it ends.
+    """
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+
+    def ask(self, op: str, *args: Any, seconds: float = ANSWER_SECONDS) -> Any:
+        """Ask for one operation of the worker by its name."""
+        return self.submission.ask(op, list(args), seconds)
+
+    def read(self, name: str) -> Any:
+        """A variable of the notebook; raises `Unchecked` where it is not defined."""
+        try:
+            return self.ask("global", name)
+        except Raised as error:
+            raise undefined(self.submission.definitions, name) from error
+
+    def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """The result of a call."""
+        return self.ask("call", function, list(args), kwargs)
+
+    def keep_call(self, function: Any, *args: Any, **kwargs: Any) -> tuple[Handle, Any]:
+        """A handle on the result of a call, and the result."""
+        answer = self.ask("keep_call", function, list(args), kwargs)
+        if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Handle):
+            raise Stopped("Your code disturbed the answers of its process.")
+        return answer
+
+    def attribute(self, owner: Any, name: str) -> Any:
+        """An attribute of an object."""
+        return self.ask("attribute", owner, name)
+
+    def handle(self, owner: Any, name: str) -> Handle:
+        """An attribute of an object that should be an object itself."""
+        found = self.attribute(owner, name)
+        if not isinstance(found, Handle):
+            raise Unchecked(f"`.{name}` should be an object, not {type(found).__name__}.")
+        return found
+
+    def set_attribute(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute of an object."""
+        self.ask("set_attribute", owner, name, value)
+
+    def set_global(self, name: str, value: Any) -> None:
+        """Set a variable of the notebook."""
+        self.ask("set_global", name, value)
+
+    def make(self, name: str, *args: Any) -> Handle:
+        """A stand-in of the given kind."""
+        made = self.ask("make", name, list(args))
+        if not isinstance(made, Handle):
+            raise Stopped("Your code disturbed the answers of its process.")
+        return made
+
+
+def undefined(definitions: Definitions, name: str) -> Unchecked:
+    """Why a promised name is not there: the cell raised, does not parse, or was not written."""
+    error = definitions.errors.get(name)
+    if error is not None:
+        told = f"{error.get('type', 'Exception')}: {error.get('message', '')}".strip(": ")
+        return Unchecked(
+            f"`{name}` is not defined, because cell {error.get('cell', '?')} stopped first "
+            f"({told}). Run that cell on its own.",
+            "not-defined",
+        )
+    for cell in definitions.broken:
+        if name in cell.get("names", ()):
+            return Unchecked(
+                f"`{name}` is not defined, because cell {cell.get('cell')} does not parse: "
+                f"{cell.get('message')}.",
+                "not-defined",
+            )
+    return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
+
+
+def _error(error: object) -> Unchecked:
+    raised = Raised(error)
+    if raised.type == "NotImplementedError":
+        return NotAttempted("Not attempted yet: the code still raises NotImplementedError.")
+    return raised
+
+
+def _definitions(told: object) -> Definitions:
+    if not isinstance(told, dict):
+        raise wire.WireError("the worker does not tell its definitions")
+    errors, broken = told.get("errors"), told.get("broken")
+    return Definitions(
+        {n for n in told.get("defined", ()) if isinstance(n, str)},
+        {n for n in told.get("mentioned", ()) if isinstance(n, str)},
+        {k: v for k, v in errors.items() if isinstance(v, dict)} if isinstance(errors, dict) else {},
+        [b for b in broken if isinstance(b, dict)] if isinstance(broken, list) else [],
+    )
+
+
+def _position(told: object) -> tuple[int, int] | None:
+    if isinstance(told, list) and len(told) == 2 and all(type(n) is int for n in told):
+        return told[0], told[1]
+    raise wire.WireError("the worker does not tell where it is")
+
+
+def _cannot_keep(value: object) -> Handle:
+    raise TypeError(f"the host cannot send {type(value).__name__}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _debugging() -> str | None:
+    return os.environ.get("AUTOGRADER_DEBUG")

@@ -1,0 +1,48 @@
+"""`train_autoencoder(model, data_loader, epochs, learning_rate, device)`."""
+
+from __future__ import annotations
+
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.replay import Recipe, train
+from autograder.run import Run
+from autograder.submission import Session
+from autograder.training_probe import Findings, Trainer, check_series
+
+TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
+
+
+@check("ae-training", "update", 2)
+def test_update(session: Session, draws: Draws, run: Run) -> None:
+    """A step is Adam's, of the rate asked for, on the mean squared error."""
+    TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
+
+
+@check("ae-training", "stepping", 2)
+def test_stepping(session: Session, draws: Draws, run: Run) -> None:
+    """One step for every batch, with fresh gradients, in train mode."""
+    TRAINER.check_stepping(findings_of(TRAINER, session, draws, run))
+
+
+@check("ae-training", "epochs", 1)
+def test_epochs(session: Session, draws: Draws, run: Run) -> None:
+    """As many passes over the loader as asked for."""
+    TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
+
+
+@check("ae-training", "losses", 1)
+def test_losses(session: Session, draws: Draws, run: Run) -> None:
+    """Returns the loss of every step as a list of floats."""
+    findings = findings_of(TRAINER, session, draws, run)
+    for trial in findings.trials:
+        trained = train(trial.course, findings.recipe or Recipe())
+        expected = [trained.losses["promised"], trained.losses["total"]]
+        check_series(trial.returned, expected, "The returned losses")
+
+
+def findings_of(trainer: Trainer, session: Session, draws: Draws, run: Run) -> Findings:
+    """The findings on a training function, made once in a run."""
+    if trainer.name not in run.findings:
+        run.findings[trainer.name] = trainer.find(session, draws)
+    found: Findings = run.findings[trainer.name]
+    return found

@@ -1,0 +1,100 @@
+"""`TUNED_BETA`: a beta at which a VAE both reconstructs and samples well."""
+
+from __future__ import annotations
+
+import math
+
+from autograder import losses
+from autograder.architecture import USUAL_BATCH, USUAL_NZ
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.loss_probe import PROMISED, collect
+from autograder.outcomes import Stopped, Unchecked, Wrong
+from autograder.submission import Session
+from autograder.vae import Habits, Sizes, number
+
+# Bounds on the promised scale: squared error averaged over pixels, KL summed over latents.
+GOOD = (2e-5, 5e-4)
+NEAR = (5e-6, 2e-3)
+
+
+def _beta(session: Session) -> float:
+    value = session.read("TUNED_BETA")
+    beta = None if isinstance(value, bool) else number(value)
+    if beta is None:
+        raise Wrong(f"`TUNED_BETA` should be a float, not a {type(value).__name__}.", "wrong-return")
+    if not math.isfinite(beta) or beta < 0:
+        raise Wrong("`TUNED_BETA` should be a positive number.", "untuned-beta")
+    return beta
+
+
+def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: float) -> float:
+    """The beta that has the same effect with the promised loss: scales were charged before."""
+    ways = [PROMISED]
+    if habits.sizes is not None:
+        ways.append(Habits(habits.sizes, PROMISED.reading, habits.tree, habits.extras))
+        ways.append(Habits(habits.sizes, habits.reading, habits.tree, habits.extras))
+    for way in ways:
+        try:
+            cases = collect(session, draws, way, Sizes(), count=3)
+        except Stopped:
+            raise
+        except Wrong:
+            try:
+                cases = collect(session, draws, way, Sizes(USUAL_NZ, USUAL_BATCH), count=3)
+            except Stopped:
+                raise
+            except Wrong:
+                continue
+        kl, rec = losses.explain_kl(cases), losses.explain_rec(cases)
+        return beta * _scale(kl, "kl-reduction", cases) / _scale(rec, "rec-reduction", cases)
+    return beta
+
+
+def _scale(cause: losses.Cause, recognised: str, cases: list[losses.Case]) -> float:
+    if cause.misconception != recognised:
+        return 1.0
+    scale = 1.0
+    for part in cause.factor.split():
+        base, _, power = part.partition("^")
+        size = {"nz": USUAL_NZ, "batch": USUAL_BATCH, "784": 784.0}.get(base)
+        scale *= (size if size is not None else 1.0) ** int(power or 1)
+    return scale
+
+
+def _effective(session: Session, draws: Draws, habits: Habits) -> float:
+    beta = _beta(session)
+    if "VAE" not in session.submission.definitions.defined:
+        return beta
+    try:
+        return _on_promised_scale(session, draws, habits, beta)
+    except Unchecked:
+        return beta
+
+
+def _check(beta: float, bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    if beta < low:
+        raise Wrong(
+            "At this beta samples are poor: the codes of digits stay far from the prior. "
+            "Try a larger one.",
+            "untuned-beta",
+        )
+    if beta > high:
+        raise Wrong(
+            "At this beta reconstructions are blurred: the codes say too little. "
+            "Try a smaller one.",
+            "untuned-beta",
+        )
+
+
+@check("beta-tuning", "magnitude", 2)
+def test_magnitude(session: Session, draws: Draws, habits: Habits) -> None:
+    """Is near the range in which reconstructions and samples are good."""
+    _check(_effective(session, draws, habits), NEAR)
+
+
+@check("beta-tuning", "range", 3)
+def test_range(session: Session, draws: Draws, habits: Habits) -> None:
+    """Is in the range in which reconstructions and samples are good."""
+    _check(_effective(session, draws, habits), GOOD)

@@ -1,0 +1,106 @@
+"""`make_data_loader(dataset, batch_size, num_workers=0)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from autograder.architecture import numbers_read
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.outcomes import NotAttempted, Stopped, Unchecked, Wrong
+from autograder.submission import Session
+from autograder.worker.wire import Handle
+
+EPOCHS = 3
+# A permutation of 60 examples repeats another with probability 1 / 60!, below 1e-81.
+LEAST = 60
+
+
+def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]]]:
+    """The indices in every batch of every epoch; raises `Wrong`."""
+    make = session.read("make_data_loader")
+    loader = session.call(make, session.make("Numbered", size), batch_size)
+    if not isinstance(loader, Handle):
+        kind = type(loader).__name__
+        raise Wrong(f"`make_data_loader` should return a DataLoader, not a {kind}.", "wrong-return")
+    length = session.attribute(loader, "__len__")
+    expected = -(-size // batch_size)
+    session.call(length)
+    return [
+        [_indices(batch) for batch in session.ask("iterate", loader, expected * 2 + size)]
+        for _ in range(EPOCHS)
+    ]
+
+
+def _indices(batch: Any) -> list[int]:
+    if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+        raise Wrong("Batches should be pairs of images and labels.", "wrong-return")
+    return [int(i) for i in batch[1].flatten()]
+
+
+def _sizes(draws: Draws) -> tuple[int, int]:
+    """A dataset that the batch size does not divide, and a batch size other than 64."""
+    batch_size = draws.integer(5, 29)
+    return batch_size * draws.integer(12, 15) + draws.integer(1, batch_size - 1), batch_size
+
+
+@check("data-loader", "batches", 0.5)
+def test_batches(session: Session, draws: Draws) -> None:
+    """Every example once an epoch, in batches of `batch_size`."""
+    for _ in range(2):
+        size, batch_size = _sizes(draws)
+        for batches in _epochs(session, size, batch_size):
+            _check_batches(session, draws, batches, size, batch_size)
+
+
+def _check_batches(
+    session: Session, draws: Draws, batches: list[list[int]], size: int, batch_size: int
+) -> None:
+    seen = sorted(index for batch in batches for index in batch)
+    widths = [len(batch) for batch in batches]
+    if widths and any(width != batch_size for width in widths[:-1]):
+        text = f"Asked for batches of {batch_size}, got {max(widths)}."
+        if _follows_variable(session, draws):
+            text = "The batch size comes from a variable of the notebook, not from the argument."
+            raise Wrong(text, "hidden-global")
+        raise Wrong(text, "wrong-batch-size")
+    if seen != list(range(size)):
+        lost = size - len(set(seen))
+        raise Wrong(
+            f"Of {size} examples {lost} are missing in an epoch, and {len(seen) - len(set(seen))} "
+            "come twice.",
+            "drops-data",
+        )
+
+
+def _follows_variable(session: Session, draws: Draws) -> bool:
+    for name in numbers_read(session, "make_data_loader"):
+        before = session.read(name)
+        session.set_global(name, 7)
+        try:
+            follows = len(_epochs(session, 100, 31)[0][0]) == 7
+        except (NotAttempted, Stopped):
+            raise
+        except Unchecked:
+            follows = False
+        finally:
+            session.set_global(name, before)
+        if follows:
+            return True
+    return False
+
+
+@check("data-loader", "shuffling", 0.5)
+def test_shuffling(session: Session, draws: Draws) -> None:
+    """The order is random, and another one every epoch."""
+    size, batch_size = _sizes(draws)
+    orders = [[i for batch in e for i in batch] for e in _epochs(session, size, batch_size)]
+    if any(order == sorted(order) for order in orders):
+        raise Wrong("The examples come in the order of the dataset.", "not-shuffled")
+    if any(first == second for first, second in zip(orders, orders[1:], strict=False)):
+        text = "The order is the same in every epoch; it should be drawn afresh."
+        raise Wrong(text, "not-shuffled")
+
+

@@ -1,0 +1,283 @@
+"""`VAE(nz, beta=1.0)` and its forward: `{'q': (B, 2 nz), 'rec': (B, 1, 28, 28)}`."""
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.submission import Session
+from autograder.vae import (
+    LAYOUTS,
+    SCALES,
+    Forward,
+    Habits,
+    Model,
+    Reading,
+    draw_code,
+    evidence,
+    install,
+    number,
+    read_latents,
+    try_sizes,
+)
+from autograder.worker import standins
+from autograder.worker.wire import Handle
+
+SIZES = st.tuples(
+    st.integers(1, 120).filter(lambda nz: nz != 64),
+    st.integers(1, 9),
+    st.floats(0, 20, width=32),
+    st.booleans(),
+)
+
+
+@check("vae-forward", "structure", 1)
+def test_structure(session: Session, draws: Draws) -> None:
+    """Has encoder, decoder and beta as promised; returns q and rec for any nz and batch."""
+    for nz, batch, beta, training in [*draws.examples(SIZES, 5), (40, 7, 0.5, True)]:
+        try:
+            _check_constructor(session, nz, beta)
+            _check_call(session, draws, nz, batch, beta, training)
+        except (NotAttempted, Stopped):
+            raise
+        except Wrong as error:
+            raise _explain_sizes(session, draws, nz, batch, beta, error) from error
+
+
+def _check_constructor(session: Session, nz: int, beta: float) -> None:
+    install(session)
+    kind = session.read("VAE")
+    for made, expected in ((session.call(kind, nz, beta), beta), (session.call(kind, nz), 1.0)):
+        if not isinstance(made, Handle):
+            raise Wrong("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
+        seen = number(session.attribute(made, "beta"))
+        if seen is None or abs(seen - expected) > 1e-6 * max(1.0, expected):
+            raise Wrong(
+                f"`VAE` made with beta = {expected:g} has `.beta` = {seen}.", "beta-ignored"
+            )
+        for name, width in (("encoder", 2 * nz), ("decoder", nz)):
+            _check_part(session, made, name, width)
+
+
+def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
+    part = session.attribute(made, name)
+    seen = None
+    if isinstance(part, Handle):
+        try:
+            seen = session.attribute(part, "width")
+        except Raised:
+            seen = None
+    if seen != width:
+        text = f"`.{name}` should be `{name.capitalize()}` made for {width} numbers"
+        raise Wrong(f"{text}; yours was made for {seen if seen else 'something else'}.")
+
+
+def _check_call(
+    session: Session, draws: Draws, nz: int, batch: int, beta: float, training: bool
+) -> None:
+    model = Model(session, nz, beta)
+    model.mode(training)
+    call = model.forward(draw_code(draws, batch, nz))
+    _check_output(call, nz, batch)
+
+
+def _check_output(call: Forward, nz: int, batch: int) -> None:
+    output = call.output
+    if not isinstance(output, dict) or not {"q", "rec"} <= set(output):
+        raise Wrong("`forward` should return a dict with 'q' and 'rec'.", "wrong-return")
+    q = output["q"]
+    if not isinstance(q, Tensor):
+        raise Wrong(f"'q' should be one tensor (B, 2 nz), not a {type(q).__name__}.", "q-structure")
+    if tuple(q.shape) != (batch, 2 * nz):
+        text = f"'q' should be {(batch, 2 * nz)}, not {tuple(q.shape)}."
+        raise Wrong(text, "q-structure")
+    if not torch.allclose(q.float(), call.q, atol=1e-4):
+        raise Wrong("'q' should be what the encoder gave: mean, then log sigma.", "q-structure")
+    if not isinstance(call.rec, Tensor) or tuple(call.rec.shape) != (batch, 1, 28, 28):
+        seen = tuple(call.rec.shape) if isinstance(call.rec, Tensor) else type(call.rec).__name__
+        raise Wrong(f"'rec' should be {(batch, 1, 28, 28)}, not {seen}.", "wrong-shape")
+    if call.z is None:
+        raise Wrong("'rec' should be what the decoder makes of the latent.", "wrong-return")
+
+
+def _explain_sizes(
+    session: Session, draws: Draws, nz: int, batch: int, beta: float, error: Wrong
+) -> Wrong:
+    """Whether it would work at other sizes, or with a variable of the notebook set."""
+
+    def works(nz: int, batch: int) -> bool:
+        try:
+            _check_constructor(session, nz, beta)
+            _check_call(session, draws, nz, batch, beta, True)
+        except Wrong:
+            return False
+        return True
+
+    if error.misconception in ("q-structure", "beta-ignored"):
+        return error
+    sizes = try_sizes(session, draws, works)
+    if sizes is None or sizes.any:
+        return error
+    if sizes.variable is not None:
+        text = f"The class reads the notebook's `{sizes.variable}` where its own value belongs"
+        return Wrong(f"{text}; it fails for VAE({nz}).", "hidden-global")
+    if sizes.nz is not None:
+        return Wrong(f"The class works for nz = {sizes.nz} only, not for {nz}.", "hard-coded-nz")
+    return Wrong(
+        f"The class works for batches of {sizes.batch} only, not of {batch}.", "hard-coded-batch"
+    )
+
+
+@check("vae-forward", "sample", 1)
+def test_sample(session: Session, draws: Draws, habits: Habits) -> None:
+    """Decodes mean + exp(log_sigma) * eps, in both modes."""
+    for training in (True, False):
+        _, reading = _read(session, draws, habits, training)
+        if not reading.right:
+            raise _wrong_sample(reading)
+
+
+def _read(
+    session: Session, draws: Draws, habits: Habits, training: bool
+) -> tuple[list[Forward], Reading]:
+    if habits.sizes is None:
+        Model(session, 8, 1.0).forward(draw_code(draws, 4, 8))
+        raise Unchecked("`forward` decodes no latent of the promised size.", "wrong-latent")
+    calls = evidence(session, draws, habits.sizes, training)
+    reading = read_latents(calls)
+    if reading.layout is None:
+        raise _unexplained(calls)
+    return calls, reading
+
+
+def _unexplained(calls: list[Forward]) -> Wrong:
+    seen = {tuple(z.shape) for call in calls for z in call.latents}
+    expected = (calls[0].q.shape[0], calls[0].q.shape[1] // 2)
+    if seen and expected not in seen:
+        return Wrong(f"Expected a latent of {expected}, decoded: {sorted(seen)}.", "wrong-latent")
+    if all(call.z is not None for call in calls) and _is_location_right(calls):
+        return Wrong(
+            "The latent spreads around the mean, but not as exp(log_sigma) * eps does.",
+            "wrong-variance",
+        )
+    return Wrong("The decoded latent is not mean + exp(log_sigma) * eps.", "wrong-latent")
+
+
+def _is_location_right(calls: list[Forward]) -> bool:
+    """Whether latents follow the promised mean, whatever their spread."""
+    z = torch.cat([c.z.flatten() for c in calls if c.z is not None]).double()
+    mean = torch.cat([LAYOUTS["mean-first"](c.q)[0].flatten() for c in calls]).double()
+    slope = float(((z - z.mean()) * mean).mean() / (mean * mean).mean())
+    return abs(slope - 1) < 0.2
+
+
+def _wrong_sample(reading: Reading) -> Wrong:
+    if reading.layout == "sigma-first":
+        text = "The first half of q is the mean, the second the log standard deviation."
+        return Wrong(f"{text} Yours takes them the other way round.", "swapped-mean-and-log-sigma")
+    if reading.layout != "mean-first":
+        text = "Mean and log standard deviation are the halves of q, not every other column."
+        return Wrong(text, "q-structure")
+    return Wrong(
+        "The noise should be scaled by exp(log_sigma); yours is scaled by "
+        f"{_scale_in_words(reading.scale)}.",
+        "wrong-variance",
+    )
+
+
+def _scale_in_words(scale: str | None) -> str:
+    words = {
+        "exp of half": "exp(log_sigma / 2)",
+        "exp of double": "exp(2 log_sigma), the variance",
+        "itself": "log_sigma itself",
+        "half of exp": "half of exp(log_sigma)",
+        "one": "1, whatever log_sigma is",
+    }
+    return words.get(scale or "", f"the {scale} of log_sigma")
+
+
+@check("vae-forward", "noise", 1)
+def test_noise(session: Session, draws: Draws, habits: Habits) -> None:
+    """Draws eps from N(0, I), afresh at every call, for every row and dimension, in both modes."""
+    for training in (True, False):
+        _, reading = _read_for_noise(session, draws, habits, training)
+        if not training and reading.noise == "none":
+            text = "Noise is drawn in train mode only; forward should draw it in both modes."
+            raise Wrong(text, "mode-dependent")
+        raise_noise(reading.noise, reading.shared)
+
+
+def _read_for_noise(
+    session: Session, draws: Draws, habits: Habits, training: bool
+) -> tuple[list[Forward], Reading]:
+    """As `_read`; where nothing explains the latents, only sharing can be judged."""
+    try:
+        return _read(session, draws, habits, training)
+    except Unchecked:
+        raise
+    except Wrong as error:
+        text = f"The noise cannot be judged, because the latent is wrong. {error.message}"
+        raise Unchecked(text, error.misconception) from error
+
+
+def raise_noise(kind: str | None, shared: str | None) -> None:
+    """Name what is wrong with noise; see `noise.kind`."""
+    if kind == "none":
+        raise Wrong("No noise is drawn: the latent is always the mean.", "no-noise")
+    if shared == "frozen":
+        raise Wrong("The noise is the same at every call; draw it afresh.", "frozen-noise")
+    if shared is not None:
+        whom = "rows of the batch" if shared == "batch" else "dimensions of a latent"
+        raise Wrong(f"All {whom} share their noise; each needs its own.", "shared-noise")
+    if kind == "uniform":
+        raise Wrong("The noise comes from a uniform distribution, not N(0, I).", "uniform-noise")
+    if kind != "normal":
+        raise Wrong("The noise does not come from N(0, I).")
+
+
+@check("vae-forward", "gradient", 1)
+def test_gradient(session: Session, draws: Draws, habits: Habits) -> None:
+    """Lets the gradient of rec reach mean and log standard deviation."""
+    if habits.sizes is None:
+        Model(session, 8, 1.0).forward(draw_code(draws, 4, 8))
+        raise Unchecked("`forward` decodes no latent of the promised size.", "wrong-latent")
+    for training in (True, False):
+        for call in evidence(session, draws, habits.sizes, training, count=2):
+            expected = _expected_gradient(call, habits.reading)
+            _compare_gradient(call.gradient, expected)
+
+
+def _expected_gradient(call: Forward, reading: Reading) -> Tensor | None:
+    """The gradient of the sum of rec with respect to q, for the student's own reading of q."""
+    z = call.z
+    if z is None or reading.layout is None or reading.scale is None:
+        return None
+    q = call.q.clone().requires_grad_()
+    mean, raw = LAYOUTS[reading.layout](q)
+    scale = SCALES[reading.scale](raw)
+    eps = ((z - mean) / scale).detach()
+    if reading.noise == "none":
+        eps = torch.zeros_like(eps)
+    rec = standins.Decoder(z.shape[1])(mean + scale * eps)
+    (gradient,) = torch.autograd.grad(rec.sum(), q)
+    return gradient
+
+
+def _compare_gradient(seen: Any, expected: Tensor | None) -> None:
+    if not isinstance(seen, Tensor):
+        raise Wrong("No gradient leads from 'rec' back to q.", "detached-gradient")
+    if expected is None:
+        halves = seen.chunk(2, 1)
+        fine = all(bool((half != 0).any()) for half in halves)
+    else:
+        scale = float(expected.abs().max())
+        fine = bool(((seen - expected).abs() <= 1e-2 * scale).all())
+    if not fine:
+        raise Wrong(
+            "The gradient of 'rec' does not reach mean and log standard deviation as it should.",
+            "detached-gradient",
+        )

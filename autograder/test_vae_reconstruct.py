@@ -1,0 +1,157 @@
+"""`VAE.reconstruct(x)`: decodes the posterior mean."""
+
+import torch
+from torch import Tensor
+
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.outcomes import NotAttempted, Stopped, Unchecked, Wrong
+from autograder.submission import Session
+from autograder.vae import (
+    LAYOUTS,
+    Habits,
+    Model,
+    Reading,
+    Sizes,
+    code_of,
+    decoded,
+    draw_code,
+    read_latents,
+    try_sizes,
+)
+from autograder.worker import standins
+
+
+@check("vae-reconstruct", "mean", 1)
+def test_mean(session: Session, draws: Draws, habits: Habits) -> None:
+    """Decodes the posterior mean, drawing nothing, for any nz and batch, in both modes."""
+    try:
+        for _ in range(2):
+            _check(session, draws, Sizes(), Reading("mean-first"))
+    except (NotAttempted, Stopped):
+        raise
+    except Wrong as error:
+        if not _agrees_with_forward(session, draws, habits):
+            raise _explain(session, draws, error) from error
+
+
+def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool:
+    """Whether the fault is the one that forward was charged for."""
+    sizes = habits.sizes or Sizes()
+    layout = habits.reading.layout or "mean-first"
+    if sizes.any and layout == "mean-first":
+        return False
+    try:
+        _check(session, draws, sizes, Reading(layout))
+    except Stopped:
+        raise
+    except Wrong:
+        return False
+    return True
+
+
+def _check(session: Session, draws: Draws, sizes: Sizes, reading: Reading) -> None:
+    for training in (True, False):
+        nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws, 1, 9)
+        model = Model(session, nz, 1.0)
+        model.mode(training)
+        q = draw_code(draws, batch, nz)
+        x = standins.image_of(q)
+        for _ in range(2):
+            image = model.call("reconstruct", x)
+            if not isinstance(image, Tensor) or tuple(image.shape) != (batch, 1, 28, 28):
+                seen = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+                text = f"`reconstruct` should give {(batch, 1, 28, 28)}, not {seen}."
+                raise Wrong(text, "wrong-shape")
+            mean, _ = LAYOUTS[reading.layout or "mean-first"](code_of(x, q))
+            expected = standins.Decoder(nz)(mean).detach()
+            if not torch.allclose(image.float(), expected, atol=1e-4):
+                raise Wrong("`reconstruct` should decode the posterior mean; yours does not.")
+
+
+def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
+    """What is decoded in place of the mean, or where it would be right."""
+
+    def works(nz: int, batch: int) -> bool:
+        try:
+            _check(session, draws, Sizes(nz, batch), Reading("mean-first"))
+        except Unchecked:
+            raise
+        except Wrong:
+            return False
+        return True
+
+    sizes = try_sizes(session, draws, works)
+    if sizes is not None and not sizes.any:
+        if sizes.variable is not None:
+            text = f"`reconstruct` reads the notebook's `{sizes.variable}`; use the model's own."
+            return Wrong(text, "hidden-global")
+        if sizes.nz is not None:
+            return Wrong(f"`reconstruct` works for nz = {sizes.nz} only.", "hard-coded-nz")
+        return Wrong(f"`reconstruct` works for batches of {sizes.batch} only.", "hard-coded-batch")
+    found = {training: _what(session, draws, training) for training in (True, False)}
+    if "mean" in found.values():
+        mode = "eval" if found[False] == "mean" else "train"
+        return Wrong(f"`reconstruct` is right in {mode} mode only.", "mode-dependent")
+    if "sample" in found.values():
+        return Wrong("`reconstruct` decodes a sample, not the mean.", "samples-in-reconstruct")
+    if "sigma-first" in found.values():
+        text = "`reconstruct` takes log sigma for the mean: the mean is the first half of q."
+        return Wrong(text, "swapped-mean-and-log-sigma")
+    if "other" in found.values():
+        return Wrong("`reconstruct` decodes something else than the posterior mean.", "wrong-latent")
+    return error
+
+
+def _what(session: Session, draws: Draws, training: bool) -> str:
+    """What `reconstruct` decodes: mean, sigma-first, sample, other, or nothing."""
+    nz, batch = draws.integer(24, 40), draws.integer(48, 63)
+    model = Model(session, nz, 1.0)
+    model.mode(training)
+    calls = []
+    for _ in range(4):
+        q = draw_code(draws, batch, nz)
+        try:
+            call = _call(model, q)
+        except (NotAttempted, Stopped):
+            raise
+        except Unchecked:
+            return "other" if model.latents() else "nothing"
+        calls.append(call)
+    for layout in ("mean-first", "sigma-first"):
+        if all(z is not None and _close(z, LAYOUTS[layout](q)[0]) for q, z in calls):
+            return "mean" if layout == "mean-first" else layout
+    if all(z is not None for _, z in calls):
+        reading = _reading(calls)
+        if reading.layout is not None and reading.noise not in (None, "none"):
+            return "sample"
+        first, second = _call(model, q)[1], _call(model, q)[1]
+        if first is not None and second is not None and not _close(first, second):
+            return "sample"
+    return "other"
+
+
+def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:
+    x = standins.image_of(q)
+    before = len(model.latents())
+    image = model.call("reconstruct", x)
+    latents = model.latents()[before:]
+    if not isinstance(image, Tensor):
+        return code_of(x, q), None
+    return code_of(x, q), decoded(latents, image.float(), q.shape[1] // 2)
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first, second, atol=1e-3)
+
+
+def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:
+    from autograder.vae import Forward
+    from autograder.worker.wire import Handle
+
+    made = []
+    for q, z in calls:
+        assert z is not None
+        rec = standins.Decoder(z.shape[1])(z).detach()
+        made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z]))
+    return read_latents(made)

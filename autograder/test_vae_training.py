@@ -1,0 +1,46 @@
+"""`train_vae(model, data_loader, epochs, learning_rate, device)`."""
+
+from __future__ import annotations
+
+from autograder.checks import check
+from autograder.draws import Draws
+from autograder.outcomes import Wrong
+from autograder.replay import Recipe, train
+from autograder.run import Run
+from autograder.submission import Session
+from autograder.test_ae_training import findings_of
+from autograder.training_probe import Trainer, check_series
+
+TRAINER = Trainer("train_vae", "TinyVariational")
+
+
+@check("vae-training", "update", 1)
+def test_update(session: Session, draws: Draws, run: Run) -> None:
+    """A step is Adam's, of the rate asked for, on the total of `model.loss`."""
+    TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
+
+
+@check("vae-training", "stepping", 1)
+def test_stepping(session: Session, draws: Draws, run: Run) -> None:
+    """One step for every batch, with fresh gradients, in train mode."""
+    TRAINER.check_stepping(findings_of(TRAINER, session, draws, run))
+
+
+@check("vae-training", "epochs", 1)
+def test_epochs(session: Session, draws: Draws, run: Run) -> None:
+    """As many passes over the loader as asked for."""
+    TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
+
+
+@check("vae-training", "losses", 1)
+def test_losses(session: Session, draws: Draws, run: Run) -> None:
+    """Returns the two terms of every step, as lists of floats by name."""
+    findings = findings_of(TRAINER, session, draws, run)
+    for trial in findings.trials:
+        seen = trial.returned
+        if not isinstance(seen, dict) or not {"rec_loss", "kl_loss"} <= set(seen):
+            text = "`train_vae` should return a dict of the lists 'rec_loss' and 'kl_loss'."
+            raise Wrong(text, "wrong-return")
+        trained = train(trial.course, findings.recipe or Recipe())
+        for name in ("rec_loss", "kl_loss"):
+            check_series(seen[name], [trained.losses[name]], f"'{name}'")

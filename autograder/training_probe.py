@@ -1,0 +1,297 @@
+"""What both training tasks share: run the student's loop on a tiny model, and explain it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder import replay
+from autograder.architecture import numbers_read
+from autograder.draws import Draws
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.replay import Course, Recipe, State
+from autograder.submission import Session
+from autograder.worker.wire import Graph, Handle, Number
+
+ARGUMENTS = ("model", "data_loader", "epochs", "learning_rate", "device")
+_UPDATE = {
+    "optimiser": "wrong-optimizer",
+    "rate": "wrong-learning-rate",
+    "criterion": "wrong-criterion",
+    "target": "wrong-target",
+    "frozen": "detached-gradient",
+}
+_STEPPING = {
+    "mode": "eval-mode-training",
+    "clears": "gradients-accumulate",
+    "steps": "no-step",
+    "batches": "stale-batch",
+}
+
+
+@dataclass
+class Trial:
+    """One training by the student's function: the draw, the weights it left, what it returned."""
+
+    course: Course
+    state: State
+    returned: Any
+    cleared: bool  # no gradients were left at the end
+
+
+@dataclass
+class Findings:
+    """The trials of one function, and the recipe that explains them all, if one does."""
+
+    trials: list[Trial]
+    recipe: Recipe | None
+
+
+class Trainer:
+    """A training function of the student's, by name, and the tiny model it is handed."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name, self.kind = name, kind
+
+    def courses(self, draws: Draws) -> list[Course]:
+        """One step; one pass with a smaller last batch; three passes."""
+        shapes = ((7, 7, 1), (3 * 6 + 4, 6, 1), (9, 5, 3))
+        return [replay.draw_course(draws, self.kind, *shape) for shape in shapes]
+
+    def trial(self, session: Session, course: Course) -> Trial:
+        """Train by the student's function; raises `Unchecked`."""
+        arguments = () if self.kind == "TinyAutoEncoder" else (3, course.beta)
+        model = session.make(self.kind, *arguments)
+        session.ask("load", model, course.state)
+        session.ask("mode", model, True)
+        loader = session.make("loader", course.images, course.batch_size)
+        function = session.read(self.name)
+        returned = session.call(function, model, loader, course.epochs, course.rate, "cpu")
+        state, cleared = session.ask("state", model), session.ask("cleared", model)
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise Unchecked("The trained model has no weights that can be read.")
+        return Trial(course, state, returned, cleared is True)
+
+    def find(self, session: Session, draws: Draws) -> Findings:
+        """Run the trials and look for what explains them; raises `Unchecked`."""
+        courses = self.courses(draws)
+        try:
+            trials = [self.trial(session, course) for course in courses]
+        except (NotAttempted, Stopped):
+            raise
+        except Raised as error:
+            raise self._explain_error(session, courses, error) from error
+        recipe = replay.explain([t.course for t in trials], [t.state for t in trials])
+        return Findings(trials, recipe)
+
+    def _explain_error(self, session: Session, courses: list[Course], error: Raised) -> Wrong:
+        if error.misconception is not None:
+            return error
+        names = session.ask("signature", session.read(self.name))
+        if isinstance(names, list) and tuple(names) != ARGUMENTS:
+            if set(names) == set(ARGUMENTS) or len(names) < len(ARGUMENTS):
+                text = f"`{self.name}` should take {', '.join(ARGUMENTS)}, in this order."
+                return Unchecked(text, "wrong-signature")
+        told = session.ask("reads", session.read(self.name))
+        reads = told if isinstance(told, dict) else {}
+        if "does not require grad" in error.text:
+            text = f"{error.message} Something in the loop cuts the gradient."
+            return Unchecked(text, "detached-gradient")
+        if self._runs_with_globals(session, courses[0]):
+            return Unchecked(f"{error.message} It needs variables of the notebook.", "hidden-global")
+        if "module" in reads.values():
+            text = f"{error.message} Use the model that the function is handed."
+            return Unchecked(text, "uses-global-model")
+        if "tensor" in reads.values():
+            text = f"{error.message} Use the batches of the loader that the function is handed."
+            return Unchecked(text, "stale-batch")
+        if error.type == "NameError" and error.name in reads:
+            text = f"{error.message} `{error.name}` is no argument of `{self.name}`."
+            return Unchecked(text, "hidden-global")
+        return error
+
+    def _runs_with_globals(self, session: Session, course: Course) -> bool:
+        for name in numbers_read(session, self.name):
+            before = session.read(name)
+            for value in (course.epochs, course.rate, course.batch_size):
+                session.set_global(name, value)
+                try:
+                    self.trial(session, course)
+                    return True
+                except Raised:
+                    continue
+                finally:
+                    session.set_global(name, before)
+        return False
+
+    def follows_variable(self, session: Session, draws: Draws, what: str) -> str | None:
+        """The notebook's variable that takes the place of an argument: `rate` or `epochs`."""
+        course = self.courses(draws)[2]
+        for name in numbers_read(session, self.name):
+            before = session.read(name)
+            session.set_global(name, course.rate if what == "rate" else course.epochs)
+            try:
+                trial = self.trial(session, course)
+            except (NotAttempted, Stopped):
+                raise
+            except Unchecked:
+                continue
+            finally:
+                session.set_global(name, before)
+            if replay.same(course, trial.state, replay.train(course, Recipe()).state):
+                return name
+        return None
+
+    def check_update(self, session: Session, draws: Draws, findings: Findings) -> None:
+        """Optimiser, rate, criterion, target, and a whole gradient; raises `Wrong`."""
+        recipe = findings.recipe
+        if recipe is None:
+            self._unexplained(session, findings)
+            return
+        for aspect, slug in _UPDATE.items():
+            if aspect in recipe.deviations():
+                raise self._update_fault(session, draws, recipe, aspect, slug)
+
+    def _update_fault(
+        self, session: Session, draws: Draws, recipe: Recipe, aspect: str, slug: str
+    ) -> Wrong:
+        value = getattr(recipe, aspect)
+        if aspect == "rate":
+            name = self.follows_variable(session, draws, "rate")
+            if name is not None:
+                text = f"The rate comes from the notebook's `{name}`, not from the argument."
+                return Wrong(text, "hidden-global")
+            return Wrong("The steps are not of the learning rate that was asked for.", slug)
+        if aspect == "optimiser":
+            return Wrong(f"Expected Adam with its defaults; the weights move as {value} does.", slug)
+        if aspect == "criterion":
+            return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
+        if aspect == "target":
+            return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
+        return Wrong(f"No gradient reaches part of the model: {value}.", slug)
+
+    def _unexplained(self, session: Session, findings: Findings) -> None:
+        """Judge the first step alone where no recipe explains all trials."""
+        first = findings.trials[0]
+        if replay.same(first.course, first.state, replay.train(first.course, Recipe()).state):
+            return
+        if all(_untouched(t) for t in findings.trials):
+            text = f"`{self.name}` does not train the model that it is handed."
+            raise Wrong(text, "uses-global-model")
+        recipe = replay.explain([first.course], [first.state])
+        if recipe is not None and recipe.deviations():
+            aspect = recipe.deviations()[0]
+            slug = {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect]
+            raise Wrong(f"The first step is not as promised ({getattr(recipe, aspect)}).", slug)
+        raise Wrong("The weights after one step are not those of Adam on the promised loss.")
+
+    def check_stepping(self, findings: Findings) -> None:
+        """A step for every batch with fresh gradients, in train mode; raises `Wrong`."""
+        recipe = findings.recipe
+        if recipe is None:
+            raise Wrong("The weights after a pass are not those of one step for every batch.")
+        for aspect, slug in _STEPPING.items():
+            if aspect in recipe.deviations():
+                raise self._stepping_fault(findings, recipe, aspect, slug)
+
+    def _stepping_fault(
+        self, findings: Findings, recipe: Recipe, aspect: str, slug: str
+    ) -> Wrong:
+        value = getattr(recipe, aspect)
+        if aspect == "mode":
+            return Wrong("The model is in eval mode while it trains.", slug)
+        if aspect == "clears":
+            return Wrong("Gradients of earlier batches are still there at a step.", slug)
+        if aspect == "batches":
+            if value in ("first of each pass", "all but the last"):
+                return Wrong("Not every batch of the loader is used.", "drops-data")
+            return Wrong("The same batch is used over and over.", slug)
+        if value == "epoch":
+            return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
+        if value == "never":
+            if all(_untouched(t) for t in findings.trials):
+                text = f"`{self.name}` does not train the model that it is handed."
+                return Wrong(text, "uses-global-model")
+            if all(t.cleared for t in findings.trials):
+                text = "The gradients are cleared between the backward pass and the step."
+                return Wrong(text, "gradients-accumulate")
+            return Wrong("The weights never move: no step follows the backward pass.", slug)
+        if value == "delayed":
+            return Wrong("The step comes before the backward pass of its batch.", slug)
+        return Wrong("There is not exactly one step for every batch.", slug)
+
+    def check_epochs(self, session: Session, draws: Draws, findings: Findings) -> None:
+        """As many passes as asked for; raises `Wrong`."""
+        recipe = findings.recipe
+        if recipe is None:
+            last = findings.trials[2]
+            expected = last.course.epochs * len(last.course.batches)
+            if _forward_passes(last) != expected:
+                raise Wrong("The number of passes over the loader is not the one asked for.")
+            return
+        if "epochs" in recipe.deviations():
+            name = self.follows_variable(session, draws, "epochs")
+            if name is not None:
+                text = f"The number of passes comes from the notebook's `{name}`."
+                raise Wrong(text, "hidden-global")
+            raise Wrong(
+                f"Asked for 3 passes over the loader, it makes another number: {recipe.epochs}.",
+                "wrong-epochs",
+            )
+
+
+def _forward_passes(trial: Trial) -> int:
+    count = trial.state.get("encoder.2.num_batches_tracked", torch.tensor(-1))
+    return int(count) if count.numel() == 1 else -1
+
+
+def _untouched(trial: Trial) -> bool:
+    """Whether the model was never run in train mode, nor changed."""
+    return _forward_passes(trial) == 0 and not replay.moved(trial.course, trial.state)
+
+
+def check_series(seen: Any, expected: list[list[float]], what: str) -> None:
+    """A returned list of losses, one a step, that hold no graph; raises `Wrong`.
+
+    expected: the series that count as right.
+    """
+    if isinstance(seen, Graph) or (
+        isinstance(seen, list | tuple) and any(isinstance(v, Graph) for v in seen)
+    ):
+        text = f"{what} should hold numbers; yours hold the graph of every step."
+        raise Wrong(text, "returns-graph")
+    if isinstance(seen, Tensor):
+        seen = list(seen.flatten())
+    if not isinstance(seen, list | tuple):
+        raise Wrong(f"{what} should be a list, not a {_kind(seen)}.", "wrong-return")
+    steps = len(expected[0])
+    if len(seen) != steps:
+        text = f"{what} should have one entry a step: {steps}, not {len(seen)}."
+        raise Wrong(text, "wrong-return")
+    values = [_number(v) for v in seen]
+    if any(v is None for v in values):
+        raise Wrong(f"{what} should hold numbers.", "wrong-return")
+    for series in expected:
+        if all(
+            v is not None and abs(v - e) <= 2e-3 * abs(e) + 1e-6
+            for v, e in zip(values, series, strict=True)
+        ):
+            return
+    raise Wrong(f"{what} should be the losses of the steps, in their order.", "wrong-return")
+
+
+def _kind(value: Any) -> str:
+    return "object" if isinstance(value, Handle) else type(value).__name__
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, Number):
+        return value.value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.double())
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None

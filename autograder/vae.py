@@ -1,0 +1,390 @@
+"""Probing the student's VAE: the host chooses q through a stand-in, and sees what is decoded.
+
+`learn_habits` finds out once at which sizes the class works and how it reads q, so that a fault
+that goes through the whole class is charged in one task and not in three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder import noise
+from autograder.architecture import USUAL_BATCH, USUAL_NZ, numbers_read
+from autograder.draws import Draws
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.submission import Session
+from autograder.worker import standins
+from autograder.worker.wire import Handle, Number, Ref
+
+Halves = tuple[Tensor, Tensor]
+
+
+def _interleaved(q: Tensor) -> Halves:
+    return q[:, 0::2], q[:, 1::2]
+
+
+# how q may be read, the promised way first: mean and log standard deviation, each (B, nz)
+LAYOUTS: dict[str, Callable[[Tensor], Halves]] = {
+    "mean-first": lambda q: (q.chunk(2, 1)[0], q.chunk(2, 1)[1]),
+    "sigma-first": lambda q: (q.chunk(2, 1)[1], q.chunk(2, 1)[0]),
+    "interleaved": _interleaved,
+    "interleaved-sigma-first": lambda q: _interleaved(q)[::-1],  # type: ignore[return-value]
+}
+# what may stand where exp(log_sigma) belongs, the promised way first
+SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": torch.exp,
+    "exp of half": lambda s: torch.exp(s / 2),
+    "exp of double": lambda s: torch.exp(2 * s),
+    "itself": lambda s: s,
+    "half of exp": lambda s: torch.exp(s) / 2,
+    "double of exp": lambda s: torch.exp(s) * 2,
+    "half of itself": lambda s: s / 2,
+    "square": lambda s: s * s,
+    "absolute value": torch.abs,
+    "root of absolute value": lambda s: s.abs().sqrt(),
+    "softplus": torch.nn.functional.softplus,
+    "exp of minus": lambda s: torch.exp(-s),
+    "exp of exp": lambda s: torch.exp(torch.exp(s)),
+    "exp of minus half": lambda s: torch.exp(-s / 2),
+    "one": torch.ones_like,
+    "sigmoid": torch.sigmoid,
+    "one more than exp": lambda s: torch.exp(s) + 1,
+}
+# the log standard deviation that a scale stands for, where it is a layout and not a blunder
+LOGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": lambda s: s,
+    "exp of half": lambda s: s / 2,
+    "exp of double": lambda s: 2 * s,
+}
+# what a tensor that the student calls q may hold
+_LEAVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "q": lambda q: q,
+    "swapped": lambda q: torch.cat(q.chunk(2, 1)[::-1], 1),
+    "first": lambda q: q.chunk(2, 1)[0],
+    "second": lambda q: q.chunk(2, 1)[1],
+    "sigma": lambda q: q.chunk(2, 1)[1].exp(),
+    "root": lambda q: (q.chunk(2, 1)[1] / 2).exp(),
+    "variance": lambda q: (2 * q.chunk(2, 1)[1]).exp(),
+    "log-variance": lambda q: 2 * q.chunk(2, 1)[1],
+    "mean and sigma": lambda q: torch.cat([q.chunk(2, 1)[0], q.chunk(2, 1)[1].exp()], 1),
+    "rows": lambda q: torch.stack(q.chunk(2, 1), 1),
+    "columns": lambda q: torch.stack(q.chunk(2, 1), 2),
+    "stacked": lambda q: torch.stack(q.chunk(2, 1), 0),
+    "even and odd": lambda q: torch.cat(_interleaved(q), 1),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Where a part of the class works; None: for any size; variable: once it is set to nz."""
+
+    nz: int | None = None
+    batch: int | None = None
+    variable: str | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether nothing holds the class to certain sizes."""
+        return self == Sizes()
+
+    def draw_nz(self, draws: Draws, low: int = 2, high: int = 40) -> int:
+        """An nz at which it works."""
+        return self.nz or draws.integer(low, high)
+
+    def draw_batch(self, draws: Draws, low: int = 2, high: int = 9) -> int:
+        """A batch size at which it works."""
+        return self.batch or draws.integer(low, high)
+
+
+@dataclass
+class Forward:
+    """One call of forward: the code q (B, 2 nz), what was returned, and what was decoded."""
+
+    q: Tensor
+    x: Tensor
+    handle: Handle
+    output: Any
+    latents: list[Tensor]
+    gradient: Tensor | None = None  # of the sum of all pixels of rec, with respect to q
+
+    @property
+    def rec(self) -> Any:
+        """The returned images."""
+        return self.output.get("rec") if isinstance(self.output, dict) else None
+
+    @property
+    def z(self) -> Tensor | None:
+        """The latent that was decoded into `rec`, if one was."""
+        return decoded(self.latents, self.rec, self.q.shape[1] // 2)
+
+
+def decoded(latents: list[Tensor], image: Any, nz: int) -> Tensor | None:
+    """Which of the latents that the stand-in decoder saw gives this image."""
+    for z in reversed(latents):
+        if z.dim() == 2 and z.shape[1] == nz and isinstance(image, Tensor):
+            expected = standins.Decoder(nz)(z.float()).detach()
+            if image.shape == expected.shape and torch.allclose(image, expected, atol=1e-4):
+                return z
+    return None
+
+
+class Model:
+    """A VAE of the student's with stand-ins for its networks."""
+
+    def __init__(self, session: Session, nz: int, beta: float) -> None:
+        self.session, self.nz, self.beta = session, nz, beta
+        install(session)
+        kind = session.read("VAE")
+        try:
+            made = session.call(kind, nz, beta)
+        except (NotAttempted, Stopped):
+            raise
+        except Unchecked:
+            made = session.call(kind, nz)
+            session.set_attribute(made, "beta", beta)
+        if not isinstance(made, Handle):
+            raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
+        self.handle = made
+        self.encoder, self.decoder = session.make("Encoder", 2 * nz), session.make("Decoder", nz)
+        session.set_attribute(made, "encoder", self.encoder)
+        session.set_attribute(made, "decoder", self.decoder)
+
+    def mode(self, training: bool) -> None:
+        """Train or eval mode."""
+        self.session.ask("mode", self.handle, training)
+
+    def forward(self, q: Tensor, gradient: bool = False) -> Forward:
+        """Call the model on images that hold the code q."""
+        x = standins.image_of(q)
+        before = len(self.latents())
+        handle, output = self.session.keep_call(self.handle, x)
+        made = Forward(code_of(x, q), x, handle, output, self.latents()[before:])
+        if gradient and isinstance(output, dict) and "rec" in output:
+            codes = self.session.attribute(self.encoder, "codes")
+            leaf = Ref(self.encoder_codes(), (len(codes) - 1,))
+            told = self.session.ask("gradient", Ref(handle, ("rec",)), [leaf])
+            made.gradient = told[0] if isinstance(told, list) and told else None
+        return made
+
+    def encoder_codes(self) -> Handle:
+        """The worker's list of codes."""
+        return self.session.ask("keep", self.encoder, "codes")  # type: ignore[no-any-return]
+
+    def latents(self) -> list[Tensor]:
+        """The latents decoded so far, oldest first."""
+        found = self.session.attribute(self.decoder, "latents")
+        return [z for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the model."""
+        return self.session.call(self.session.handle(self.handle, method), *args)
+
+
+def install(session: Session) -> None:
+    """Hand the class stand-ins for its networks; a given function that is missing is handed too."""
+    for name in ("Encoder", "Decoder"):
+        session.set_global(name, session.ask("maker", name))
+
+
+def code_of(x: Tensor, q: Tensor) -> Tensor:
+    """The code that the stand-in encoder reads from an image, bit for bit."""
+    code: Tensor = standins.Encoder(q.shape[1])(x).detach()
+    return code
+
+
+def draw_code(draws: Draws, batch: int, nz: int) -> Tensor:
+    """q with means in (-4, 4) and log standard deviations in (-2, 1.2); (batch, 2 nz)."""
+    mean = draws.uniform(batch, nz, low=-4, high=4)
+    log_sigma = draws.uniform(batch, nz, low=-2, high=1.2)
+    return torch.cat([mean, log_sigma], 1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the decoded latent follows from q; None where it does not."""
+
+    layout: str | None = None
+    scale: str | None = None
+    noise: str | None = None  # normal, uniform, none
+    shared: str | None = None  # frozen, batch, vector
+
+    @property
+    def right(self) -> bool:
+        """Whether it is mean + exp(log_sigma) * something."""
+        return self.layout == "mean-first" and (self.scale == "exp" or self.noise == "none")
+
+    def halves(self, q: Tensor) -> Halves:
+        """Mean and log standard deviation as the student reads them."""
+        mean, raw = LAYOUTS[self.layout or "mean-first"](q)
+        return mean, LOGS.get(self.scale or "exp", LOGS["exp"])(raw)
+
+
+def read_latents(calls: list[Forward]) -> Reading:
+    """The reading of q, nearest to the promise, that explains every decoded latent."""
+    pairs = [(call.q.double(), call.z.double()) for call in calls if call.z is not None]
+    if not pairs or len(pairs) < len(calls):
+        return Reading()
+    found: list[tuple[int, Reading]] = []
+    for i, (layout, split) in enumerate(LAYOUTS.items()):
+        for j, (scale, rule) in enumerate(SCALES.items()):
+            errors = []
+            for q, z in pairs:
+                mean, raw = split(q)
+                errors.append((z - mean) / rule(raw))
+            what, shared = noise.kind(errors)
+            if what is not None:
+                distance = 4 * bool(i) + 3 * bool(j) + 3 * (what != "normal") + bool(shared)
+                found.append((distance, Reading(layout, scale, what, shared)))
+    return min(found, key=lambda f: f[0])[1] if found else Reading()
+
+
+@dataclass
+class Habits:
+    """What goes through the whole class: the sizes it works at, how it reads and returns q."""
+
+    sizes: Sizes | None = None  # None: forward works nowhere
+    reading: Reading = field(default_factory=Reading)
+    tree: Any = None  # the structure of q as returned, with the names of _LEAVES; None: promised
+    extras: dict[str, str] = field(default_factory=dict)
+
+    def pack(self, q: Tensor) -> Any:
+        """q in the student's own structure."""
+        return _fill(self.tree, q) if self.tree is not None else q
+
+    def outputs(self, q: Tensor, rec: Tensor) -> dict[str, Any]:
+        """What the student's forward would return for this q and these images."""
+        extras = {name: _LEAVES[leaf](q) for name, leaf in self.extras.items()}
+        return {"q": self.pack(q), "rec": rec, **extras}
+
+
+def _fill(tree: Any, q: Tensor) -> Any:
+    if isinstance(tree, str):
+        return _LEAVES[tree](q)
+    if isinstance(tree, dict):
+        return {k: _fill(v, q) for k, v in tree.items()}
+    return type(tree)(_fill(v, q) for v in tree)
+
+
+def _shape_of(value: Any, q: Tensor, depth: int = 0) -> Any:
+    """The structure of a returned q; raises `LookupError` where a part is unknown."""
+    if isinstance(value, Tensor):
+        for name, leaf in _LEAVES.items():
+            expected = leaf(q)
+            if expected.shape == value.shape and torch.allclose(
+                value.float(), expected, atol=1e-4
+            ):
+                return name
+    if depth < 3 and isinstance(value, list | tuple):
+        return type(value)(_shape_of(v, q, depth + 1) for v in value)
+    if depth < 3 and isinstance(value, dict):
+        return {k: _shape_of(v, q, depth + 1) for k, v in value.items()}
+    raise LookupError
+
+
+def try_sizes(
+    session: Session, draws: Draws, works: Callable[[int, int], bool]
+) -> Sizes | None:
+    """Where something works: anywhere, with a variable set to nz, at one nz, at one batch size.
+
+    works: whether it works for (nz, batch); `Raised` inside it counts as no.
+    """
+
+    def attempt(nz: int, batch: int) -> bool:
+        try:
+            return works(nz, batch)
+        except Raised:
+            return False
+
+    def small() -> tuple[int, int]:
+        return draws.integer(2, 40), draws.integer(2, 9)
+
+    if all(attempt(*small()) for _ in range(2)):
+        return Sizes()
+    for batch in (None, USUAL_BATCH):
+        for name in numbers_read(session, "VAE"):
+            before = session.read(name)
+            nz, drawn = small()
+            session.set_global(name, nz)
+            fine = attempt(nz, batch or drawn)
+            session.set_global(name, before)
+            if fine:
+                own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
+                return Sizes(own, batch, name)
+        nz, drawn = small()
+        if batch and attempt(nz, batch):
+            return Sizes(None, batch)
+        for fixed in dict.fromkeys([*notebook_sizes(session), USUAL_NZ]):
+            if attempt(fixed, batch or drawn):
+                return Sizes(fixed, batch)
+    return None
+
+
+def notebook_sizes(session: Session) -> list[int]:
+    """Values of the variables that the class reads, and so may be its nz."""
+    found = []
+    for name in [*numbers_read(session, "VAE"), "nz"]:
+        try:
+            value = session.read(name)
+        except Unchecked:
+            continue
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 300:
+            found.append(value)
+    return found
+
+
+def learn_habits(session: Session, draws: Draws) -> Habits:
+    """How the student's VAE works, whatever it should do; raises `Unchecked` where it does not."""
+
+    def works(nz: int, batch: int) -> bool:
+        call = Model(session, nz, 1.0).forward(draw_code(draws, batch, nz))
+        return call.z is not None and tuple(call.z.shape) == (batch, nz)
+
+    sizes = try_sizes(session, draws, works)
+    if sizes is None:
+        return Habits()
+    habits = Habits(sizes)
+    calls = evidence(session, draws, sizes, training=True)
+    habits.reading = read_latents(calls)
+    output = calls[0].output
+    if isinstance(output, dict):
+        try:
+            tree = _shape_of(output.get("q"), calls[0].q)
+            habits.tree = None if tree == "q" else tree
+        except LookupError:
+            pass
+        for name, value in output.items():
+            if isinstance(name, str) and name not in ("q", "rec"):
+                try:
+                    leaf = _shape_of(value, calls[0].q)
+                except LookupError:
+                    continue
+                if isinstance(leaf, str):
+                    habits.extras[name] = leaf
+    return habits
+
+
+def evidence(
+    session: Session, draws: Draws, sizes: Sizes, training: bool, count: int = 6
+) -> list[Forward]:
+    """Calls of forward on large batches, all of one size; some 10,000 latent numbers."""
+    nz = sizes.draw_nz(draws, 24, 48)
+    batch = sizes.draw_batch(draws, 48, 63)
+    model = Model(session, nz, 1.0)
+    model.mode(training)
+    return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
+
+
+def number(value: Any) -> float | None:
+    """What `float()` would make of a value: None where it would not."""
+    if isinstance(value, Number):
+        return value.value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach().double())
+    if isinstance(value, int | float):
+        return float(value)
+    return None

@@ -1,0 +1,1 @@
+"""What runs beside student code: the worker, and the wire that it shares with the host."""

@@ -1,0 +1,41 @@
+"""The worker: runs a notebook's definitions once, then serves sessions to the host.
+
+Started as `python -I .../autograder/worker OPTIONS-AS-JSON`. Requests come on standard input,
+answers go to standard output; student code sees neither.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def _drop_privileges(uid: int) -> None:
+    """Become an ordinary user that nobody else is, so that limits hold even under root."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _start() -> None:
+    options = json.loads(sys.argv[1])
+    if options.get("uid"):
+        _drop_privileges(options["uid"])
+    requests = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
+    answers = os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1) if options.get("stderr") else (0, 1, 2):
+        os.dup2(nowhere, stream)
+    here = str(Path(__file__).resolve().parent)
+    sys.path.insert(0, here)
+    import serve
+
+    sys.path.remove(here)
+    sys.argv = [""]
+    serve.Worker(requests, answers, options).run()
+
+
+if __name__ == "__main__":
+    _start()

@@ -1,0 +1,336 @@
+"""What the worker does when the host asks: run definitions, open sessions, call, read, trace."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import definitions
+import standins
+import torch
+import tracing
+import wire
+
+_READ_DEPTH = 3  # helper functions followed when asking which variables a function reads
+
+
+class Worker:
+    """Serves one notebook; see `run` for the order of things."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO, options: dict[str, Any]) -> None:
+        self.requests, self.answers, self.options = requests, answers, options
+        self.forks = bool(options.get("fork")) and hasattr(os, "fork")
+        self.sources: list[str] = []
+        self.statements: list[definitions.Statement] = []
+        self.skip: set[tuple[int, int]] = set()
+
+    def run(self) -> None:
+        """Definitions first, then one session after the other until the host hangs up."""
+        torch.set_num_threads(1)
+        _imitate_jupyter()
+        request, _ = wire.read_frame(self.requests)
+        self.sources = request["cells"]
+        self.skip = {(cell, index) for cell, index in request["skip"]}
+        notebook = definitions.read(self.sources, self._progress)
+        self.statements = definitions.needed(
+            notebook, set(request["promised"]), set(request["trainers"])
+        )
+        _limit(self.options)
+        outcome = self._execute()
+        warm_up()
+        self._answer(
+            {
+                "ready": {
+                    "broken": notebook.broken,
+                    "errors": outcome.errors,
+                    "defined": [n for n in request["promised"] if n in outcome.namespace],
+                    "mentioned": sorted(
+                        {n for s in notebook.statements for n in s.binds}
+                        & set(request["promised"])
+                    ),
+                    "fork": self.forks,
+                }
+            }
+        )
+        while True:
+            try:
+                request, _ = wire.read_frame(self.requests)
+            except EOFError:
+                return
+            self._session(request, outcome)
+
+    def _execute(self) -> definitions.Outcome:
+        return definitions.execute(self.statements, self.sources, self._progress)
+
+    def _progress(self, cell: int, index: int) -> bool:
+        self._answer({"progress": [cell, index]})
+        return (cell, index) not in self.skip
+
+    def _answer(self, header: dict[str, Any], tensors: list[torch.Tensor] | None = None) -> None:
+        wire.write_frame(self.answers, header, tensors or [])
+
+    def _session(self, request: dict[str, Any], outcome: definitions.Outcome) -> None:
+        if not self.forks:
+            fresh = definitions.execute(self.statements, self.sources, self._quiet)
+            self._serve(fresh.namespace, request["seed"])
+            gc.collect()
+            self._answer({"ended": 0})
+            return
+        child = os.fork()
+        if child == 0:
+            try:
+                self._serve(outcome.namespace, request["seed"])
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        self._answer({"ended": status})
+
+    def _quiet(self, cell: int, index: int) -> bool:
+        return (cell, index) not in self.skip
+
+    def _serve(self, namespace: dict[str, Any], seed: int) -> None:
+        torch.manual_seed(seed)
+        session = Session(namespace)
+        self._answer({"open": True})
+        while True:
+            request, tensors = wire.read_frame(self.requests)
+            if request["op"] == "end":
+                return
+            self._reply(session, request, tensors)
+
+    def _reply(
+        self, session: Session, request: dict[str, Any], tensors: list[torch.Tensor]
+    ) -> None:
+        sent: list[torch.Tensor] = []
+        try:
+            value = session.perform(request, tensors)
+            header = {"value": wire.encode(value, sent, session.keep)}
+        except BaseException as error:  # SystemExit from student code is an answer too
+            sent = []
+            header = {"error": definitions.describe(error)}
+        self._answer(header, sent)
+
+
+class Session:
+    """The objects of one check, and the few things that the host may do with them."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.objects: list[Any] = []
+        self.operations: dict[str, Callable[..., Any]] = {
+            "global": self.read_global,
+            "set_global": namespace.__setitem__,
+            "call": lambda function, args, kwargs: function(*args, **kwargs),
+            "keep_call": self.keep_call,
+            "attribute": getattr,
+            "keep": lambda owner, name: self.keep(getattr(owner, name)),
+            "set_attribute": setattr,
+            "make": lambda name, args: standins.MAKERS[name](*args),
+            "maker": lambda name: standins.MAKERS[name],
+            "leaves": lambda tensors: self.keep([t.clone().requires_grad_() for t in tensors]),
+            "gradient": self.gradient,
+            "parameter_gradients": self.parameter_gradients,
+            "trace": self.trace,
+            "state": self.state,
+            "load": self.load,
+            "cleared": lambda module: all(
+                p.grad is None or not p.grad.any() for p in module.parameters()
+            ),
+            "mode": lambda module, training: module.train(training) and None,
+            "iterate": self.iterate,
+            "reads": self.reads,
+            "signature": self.signature,
+        }
+
+    def keep(self, value: Any) -> wire.Handle:
+        """Hold an object for the host and number it."""
+        self.objects.append(value)
+        kind = type(value).__name__
+        if isinstance(value, torch.nn.Module):
+            kind = f"module {kind}"
+        return wire.Handle(len(self.objects) - 1, str(kind)[:80])
+
+    def perform(self, request: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
+        """Do one operation with decoded arguments."""
+        decode = wire.Decoder(tensors, lambda handle: self.objects[handle.number])
+        return self.operations[request["op"]](*decode(request["args"]))
+
+    def read_global(self, name: str) -> Any:
+        """A variable of the notebook."""
+        if name not in self.namespace:
+            raise NameError(f"name {name!r} is not defined", name=name)
+        return self.namespace[name]
+
+    def keep_call(self, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call, and answer with both a handle on the result and the result."""
+        result = function(*args, **kwargs)
+        return self.keep(result), result
+
+    def gradient(self, output: torch.Tensor, inputs: list[torch.Tensor]) -> list[Any]:
+        """The gradient of a scalar made of outputs; None where no graph leads."""
+        if not output.requires_grad:
+            return [None for _ in inputs]
+        return list(
+            torch.autograd.grad(output.sum(), inputs, retain_graph=True, allow_unused=True)
+        )
+
+    def parameter_gradients(
+        self, module: torch.nn.Module, x: torch.Tensor, weights: torch.Tensor
+    ) -> list[Any]:
+        """The gradient of `(module(x) * weights).sum()` for every parameter, in their order."""
+        parameters = list(module.parameters())
+        output = module(x)
+        if not output.requires_grad:
+            return [None for _ in parameters]
+        found = torch.autograd.grad((output * weights).sum(), parameters, allow_unused=True)
+        return list(found)
+
+    def trace(self, module: Any, image: torch.Tensor, training: bool) -> dict[str, Any]:
+        """Trace one call in the given mode; the weights are as they were before it."""
+        module.train(training)
+        found = tracing.trace(module, image)
+        if found["error"] is not None:
+            found["error"] = definitions.describe(found["error"])
+        return found
+
+    def state(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """Parameters and buffers by name."""
+        return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    def load(self, module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+        """Set parameters and buffers by name."""
+        module.load_state_dict(state)
+
+    def iterate(self, iterable: Any, limit: int) -> list[Any]:
+        """One pass over an iterable, at most `limit` items."""
+        items = []
+        for item in iterable:
+            items.append(item)
+            if len(items) >= limit:
+                break
+        return items
+
+    def reads(self, target: Any) -> dict[str, Any]:
+        """Variables of the notebook that a function or class reads, itself or through helpers.
+
+        Only plain values and modules are told: a hint for messages.
+        """
+        names, seen = set[str](), set[int]()
+        _collect_reads(target, self.namespace, names, seen, 0)
+        found = {}
+        for name in sorted(names):
+            value = self.namespace.get(name)
+            if isinstance(value, bool | int | float):
+                found[name] = value
+            elif name not in self.namespace:
+                if name not in vars(sys.modules["builtins"]):
+                    found[name] = "undefined"
+            elif isinstance(value, torch.nn.Module):
+                found[name] = "module"
+            elif isinstance(value, torch.Tensor):
+                found[name] = "tensor"
+            elif not callable(value) and not isinstance(value, types.ModuleType):
+                found[name] = "value"
+        return found
+
+    def signature(self, function: Any) -> list[str]:
+        """The names of a function's parameters."""
+        return list(inspect.signature(function).parameters)
+
+
+def _collect_reads(
+    target: Any, namespace: dict[str, Any], names: set[str], seen: set[int], depth: int
+) -> None:
+    if id(target) in seen or depth > _READ_DEPTH:
+        return
+    seen.add(id(target))
+    if isinstance(target, type):
+        for part in vars(target).values():
+            _collect_reads(part, namespace, names, seen, depth)
+        return
+    target = getattr(target, "__func__", getattr(target, "__wrapped__", target))
+    code = target if isinstance(target, types.CodeType) else getattr(target, "__code__", None)
+    if not isinstance(code, types.CodeType) or not code.co_filename.startswith("<cell "):
+        return
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _collect_reads(constant, namespace, names, seen, depth)
+    for name in _global_names(code):
+        value = namespace.get(name)
+        if isinstance(value, types.FunctionType):
+            _collect_reads(value, namespace, names, seen, depth + 1)
+        elif not isinstance(value, type):
+            names.add(name)
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    import dis
+
+    return {
+        i.argval
+        for i in dis.get_instructions(code)
+        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME") and isinstance(i.argval, str)
+    }
+
+
+def warm_up() -> None:
+    """Pay once, before forking, for what torch imports at the first optimiser."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.Adam([weight]).step()
+
+
+def _imitate_jupyter() -> None:
+    """A plain progress bar where a notebook asks for widgets; figures that are never shown."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        import tqdm
+    except ModuleNotFoundError:
+        tqdm = definitions.Absent("tqdm")
+        sys.modules["tqdm"] = tqdm
+    for name in ("tqdm.notebook", "tqdm.auto", "tqdm.autonotebook"):
+        module = types.ModuleType(name)
+        module.__dict__.update(tqdm=tqdm.tqdm, trange=tqdm.trange, tqdm_notebook=tqdm.tqdm)
+        sys.modules[name] = module
+        setattr(tqdm, name.split(".")[1], module)
+
+
+def _limit(options: dict[str, Any]) -> None:
+    """Bound memory, processes, file size and open files, where the system can."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    wanted = {
+        "RLIMIT_AS": _address_space() + options["memory"],
+        "RLIMIT_FSIZE": options["file_size"],
+        "RLIMIT_NOFILE": 256,
+        "RLIMIT_CORE": 0,
+    }
+    if options.get("processes"):
+        wanted["RLIMIT_NPROC"] = options["processes"]
+    for name, value in wanted.items():
+        kind = getattr(resource, name, None)
+        if kind is None:
+            continue
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        try:
+            resource.setrlimit(kind, (value, value))
+        except (ValueError, OSError):  # macOS refuses some
+            continue
+
+
+def _address_space() -> int:
+    """Bytes of address space in use, as far as the system tells."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 8 << 30

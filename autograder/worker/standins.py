@@ -1,0 +1,173 @@
+"""Right parts to hand to a task that needs others: simple modules whose every number is known.
+
+They answer as the promised parts would, in shape, but are none of them: the host can say what
+they compute, reads which latents were decoded, and replays their training. The host builds the
+same modules to know what is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+PIXELS = 28 * 28
+Q_RANGE = 8.0  # the stand-in encoder's codes lie in (-8, 8)
+
+
+def image_of(code: Tensor) -> Tensor:
+    """Images whose first pixels hold a code; code: (B, n) in (-8, 8), images (B, 1, 28, 28)."""
+    images = torch.full((code.shape[0], PIXELS), 0.5)
+    images[:, : code.shape[1]] = (code + Q_RANGE) / (2 * Q_RANGE)
+    return images.view(-1, 1, 28, 28)
+
+
+class Encoder(nn.Module):
+    """Reads its code from the image's first pixels, and remembers it as a leaf of the graph."""
+
+    def __init__(self, nz: int) -> None:
+        super().__init__()
+        self.width = int(nz)
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.codes: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 1, 28, 28) to (B, width)."""
+        pixels = x.flatten(1)
+        if pixels.shape[1] != PIXELS:
+            raise RuntimeError(f"Encoder expects (B, 1, 28, 28), not {tuple(x.shape)}")
+        code = pixels[:, : self.width] * (2 * Q_RANGE) - Q_RANGE
+        leaf = code.detach().requires_grad_()
+        self.codes.append(leaf)
+        return leaf + 0 * self.anchor
+
+
+class Decoder(nn.Module):
+    """Turns latents into images by a fixed map, and remembers the latents."""
+
+    def __init__(self, nz: int) -> None:
+        super().__init__()
+        self.width = int(nz)
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.latents: list[Tensor] = []
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: (B, width) to (B, 1, 28, 28) in [0, 1]."""
+        self.latents.append(z)
+        if z.dim() != 2 or z.shape[1] != self.width:
+            raise RuntimeError(f"Decoder expects (B, {self.width}), not {tuple(z.shape)}")
+        i = torch.arange(1, self.width + 1, dtype=z.dtype)[:, None]
+        j = torch.arange(1, PIXELS + 1, dtype=z.dtype)
+        image = torch.sigmoid(z @ torch.cos(i * j) / self.width**0.5 + 0 * self.anchor)
+        return image.view(-1, 1, 28, 28)
+
+
+class Pair(nn.Module):
+    """A model with a stand-in encoder and decoder, as `sample_images` is handed one."""
+
+    def __init__(self, nz: int) -> None:
+        super().__init__()
+        self.nz = nz
+        self.encoder, self.decoder = Encoder(nz), Decoder(nz)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 1, 28, 28) to the same shape."""
+        image: Tensor = self.decoder(self.encoder(x))
+        return image
+
+    reconstruct = forward
+
+
+class Faint(nn.Module):
+    """Adds a shift so weak that its gradient is near the epsilon of Adam and of its kind.
+
+    An adaptive optimiser hides the scale of a loss; the steps of these weights show it.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, size) to the same shape."""
+        return x + 1e-5 * self.shift
+
+
+class TinyAutoEncoder(nn.Module):
+    """A model small enough that the host replays its training in milliseconds."""
+
+    def __init__(self, nz: int = 4) -> None:
+        super().__init__()
+        self.nz = nz
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(PIXELS, nz, bias=False), nn.BatchNorm1d(nz)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 1, 28, 28) to the same shape."""
+        image: Tensor = self.decoder(self.encoder(x))
+        return image
+
+    reconstruct = forward
+
+
+class TinyVariational(nn.Module):
+    """A model with the interface of the VAE, but with a loss and a latent of its own."""
+
+    def __init__(self, nz: int = 3, beta: float = 1.0) -> None:
+        super().__init__()
+        self.nz, self.beta = nz, beta
+        whole = TinyAutoEncoder(2 * nz)
+        self.encoder = whole.encoder
+        self.decoder = whole.decoder
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """x: (B, 1, 28, 28)."""
+        q = self.encoder(x)
+        return {"q": q, "rec": self.decoder(torch.tanh(q))}
+
+    def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Two terms unlike those of the homework, so that only `model.loss` can give them."""
+        first = (x - outputs["rec"]).abs().pow(1.5).mean()
+        second = outputs["q"].pow(4).mean()
+        return first + self.beta * second, {"rec_loss": first, "kl_loss": second}
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x: (B, 1, 28, 28) to the same shape."""
+        return self.forward(x)["rec"]
+
+
+class Numbered(Dataset[tuple[Tensor, int]]):
+    """A dataset whose items are their own index."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return torch.full((1, 28, 28), float(index)), int(index)
+
+
+def loader(images: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches of `(images, labels)` in a fixed order; the labels count up."""
+    return DataLoader(TensorDataset(images, torch.arange(len(images)) % 10), batch_size)
+
+
+MAKERS: dict[str, Any] = {
+    "Encoder": Encoder,
+    "Decoder": Decoder,
+    "Pair": Pair,
+    "TinyAutoEncoder": TinyAutoEncoder,
+    "TinyVariational": TinyVariational,
+    "Numbered": Numbered,
+    "loader": loader,
+}
