@@ -523,7 +523,7 @@ show_runs()
 # Now find it. Choose `TUNED_BETA` such that a VAE trained for 20 epochs reconstructs *and*
 # samples well.
 #
-# **Hint.** Search on a logarithmic scale, between the two values that failed, with short
+# **Hint.** Search by powers of ten, from 10 downwards, and then more finely, with short
 # trainings: `train_run(beta=..., epochs=2)` and `show_runs()` in a cell of your own tell
 # you much. Consider the sizes of the two terms: one is a mean over pixels, the other a sum over
 # latent dimensions.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autograder import networks
 from autograder.draws import Draws
-from autograder.networks import Block, Layer, Network, Spec, Unconfirmed
+from autograder.networks import Network, Spec, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.worker.wire import Handle
@@ -72,12 +72,14 @@ class Architecture:
         self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong
     ) -> Wrong:
         """Find what an answer depends on that it should not."""
-        if self._works(session, draws, USUAL_NZ, batch):
-            if self._reads_global(session, draws, nz, batch):
-                text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
-                return Wrong(text, "hidden-global")
+        if self._works(session, draws, draws.integer(2, 60), draws.integer(3, 9)):
+            return error
+        if self._reads_global(session, draws, nz, batch):
+            text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
+            return Wrong(text, "hidden-global")
+        if self._works(session, draws, USUAL_NZ, batch) or self._is_constant(session, draws):
             return Wrong(
-                f"`{self.name}` works for nz = {USUAL_NZ} only; it was made with nz = {nz}.",
+                f"`{self.name}` does not depend on nz as it should; it was made with nz = {nz}.",
                 "hard-coded-nz",
             )
         if self._works(session, draws, nz, USUAL_BATCH):
@@ -93,14 +95,29 @@ class Architecture:
         except Raised:
             return False
 
+    def _is_constant(self, session: Session, draws: Draws) -> bool:
+        """Whether the answer has the same shape whatever nz is."""
+        try:
+            answers = [self.answer(session, draws, nz, 4, True) for nz in (7, 19)]
+        except Raised:
+            return False
+        first, second = answers
+        return (
+            self.shape(7, 4) != self.shape(19, 4)
+            and isinstance(first, Tensor)
+            and isinstance(second, Tensor)
+            and first.shape == second.shape
+        )
+
     def _reads_global(self, session: Session, draws: Draws, nz: int, batch: int) -> bool:
         for name in numbers_read(session, self.name):
             before = session.read(name)
-            session.set_global(name, nz)
-            works = self._works(session, draws, nz, batch)
-            session.set_global(name, before)
-            if works:
-                return True
+            for value in (nz, batch):
+                session.set_global(name, value)
+                works = self._works(session, draws, nz, batch)
+                session.set_global(name, before)
+                if works:
+                    return True
         return False
 
     def _explain_by_layers(
@@ -188,13 +205,29 @@ class Architecture:
 
     def check_rest(self, session: Session, draws: Draws) -> None:
         """Norms, activations, nothing else, both modes, and a whole gradient; raises `Wrong`."""
+        faults: dict[bool, Wrong] = {}
         for training in (False, True):
-            network, module, nz, batch = self.confirmed(session, draws, training)
-            steps: list[Layer] = networks.layers(network)
-            before, found = networks.blocks(steps)
-            networks.compare_rest(before, _with_weights(found), self.spec)
-            if not training:
-                self._check_gradient(session, draws, network, module, nz, batch)
+            try:
+                self._check_rest_in_mode(session, draws, training)
+            except Unchecked:
+                raise
+            except Wrong as fault:
+                faults[training] = fault
+        if not faults:
+            return
+        mode, fault = next(iter(faults.items()))
+        if len(faults) == 1 and fault.misconception not in ("extra-layer", "detached-gradient"):
+            if fault.misconception is not None:
+                text = f"In {'train' if mode else 'eval'} mode: {fault.message}"
+                raise Wrong(text, "mode-dependent")
+        raise fault
+
+    def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
+        network, module, nz, batch = self.confirmed(session, draws, training)
+        before, found = networks.blocks(networks.layers(network))
+        networks.compare_rest(before, found, self.spec)
+        if not training:
+            self._check_gradient(session, draws, network, module, nz, batch)
 
     def _check_gradient(
         self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
@@ -217,10 +250,6 @@ class Architecture:
     def _output_shape(network: Network, x: Tensor) -> tuple[int, ...]:
         with torch.no_grad():
             return tuple(network.run(x).shape)
-
-
-def _with_weights(found: list[Block]) -> list[Block]:
-    return found
 
 
 def _described(answer: Any) -> str:

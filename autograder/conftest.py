@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from autograder import contract, report, sandbox
 from autograder.draws import Draws
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         run = _run_from_options(config)
     if run is not None:
         config.stash[_RUN] = run
+        torch.set_num_threads(1)
 
 
 def _run_from_options(config: pytest.Config) -> Run:

@@ -45,6 +45,12 @@ ANSWERS = (
 BY_ID = {task.id: task for task in TASKS}
 GIVEN = ("AutoEncoder", "kl_divergence", "interpolate")
 PROMISED = (*dict.fromkeys(task.name for task in TASKS), *GIVEN)
+ARGUMENTS = {
+    "make_data_loader": ("dataset", "batch_size", "num_workers"),
+    "train_autoencoder": ("model", "data_loader", "epochs", "learning_rate", "device"),
+    "sample_images": ("model", "num_samples", "nz"),
+    "train_vae": ("model", "data_loader", "epochs", "learning_rate", "device"),
+}
 TRAINERS = ("train_autoencoder", "train_vae")
 VARIABLES = ("nz", "batch_size", "learning_rate", "device", "beta", "ae_model")
 

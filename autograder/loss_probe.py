@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,40 +18,39 @@ from autograder.worker.wire import Graph, Handle, Ref
 PROMISED = Habits(Sizes(), Reading("mean-first", "exp", "normal"))
 
 
+TOTAL, REC, KL = 0, 1, 2
+
+
 def call_loss(
-    session: Session, model: Model, habits: Habits, x: Tensor, rec: Tensor, q: Tensor
-) -> tuple[Handle, tuple[float, float, float], Any]:
-    """Total, rec_loss and kl_loss as numbers, the call's handle and result; raises `Wrong`."""
-    outputs = habits.outputs(q, rec)
+    session: Session, model: Model, habits: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
+) -> tuple[float, float, float]:
+    """Total, rec_loss and kl_loss; raises `Wrong` where the asked one of them is no scalar."""
     method = session.handle(model.handle, "loss")
-    handle, result = session.keep_call(method, x, outputs)
-    return handle, _terms(result), result
+    return read_terms(session.call(method, x, habits.outputs(q, rec)), term)
 
 
-def _terms(result: Any) -> tuple[float, float, float]:
-    if not isinstance(result, tuple | list) or len(result) != 2:
+def read_terms(result: Any, term: int) -> tuple[float, float, float]:
+    """The three scalars, NaN for one that is missing; the asked one must be there."""
+    pair = isinstance(result, tuple | list) and len(result) == 2
+    total = result[0] if isinstance(result, tuple | list) and result else result
+    terms = result[1] if pair and isinstance(result[1], dict) else {}
+    raw = (total, terms.get("rec_loss"), terms.get("kl_loss"))
+    if term != TOTAL and raw[term] is None:
         seen = "one value" if not isinstance(result, tuple | list) else f"{len(result)} values"
+        seen = f"a dict with {sorted(map(str, terms))}" if terms else seen
         raise Wrong(
-            f"`loss` should return the total and a dict of its terms, not {seen}.", "wrong-return"
+            "`loss` should return the total and a dict with 'rec_loss' and 'kl_loss', "
+            f"not {seen}.",
+            "wrong-return",
         )
-    total, terms = result
-    if not isinstance(terms, dict) or not {"rec_loss", "kl_loss"} <= set(terms):
-        text = "The second item of `loss` should be a dict with 'rec_loss' and 'kl_loss'."
-        raise Wrong(text, "wrong-return")
-    found = (number(total), number(terms["rec_loss"]), number(terms["kl_loss"]))
-    for name, value, raw in zip(
-        ("The total", "'rec_loss'", "'kl_loss'"),
-        found,
-        (total, terms["rec_loss"], terms["kl_loss"]),
-        strict=True,
-    ):
-        if value is None:
-            shape = f" of shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else ""
-            slug = "kl-reduction" if name == "'kl_loss'" and shape else "wrong-return"
-            slug = "rec-reduction" if name == "'rec_loss'" and shape else slug
-            raise Wrong(f"{name} should be a scalar, not a {type(raw).__name__}{shape}.", slug)
-    first, second, third = found
-    assert first is not None and second is not None and third is not None
+    values = [number(value) for value in raw]
+    if values[term] is None:
+        name, value = ("The total", "'rec_loss'", "'kl_loss'")[term], raw[term]
+        if isinstance(value, Tensor):
+            text = f"{name} should be a scalar, not a tensor of shape {tuple(value.shape)}."
+            raise Wrong(text, "wrong-shape")
+        raise Wrong(f"{name} should be a scalar, not a {type(value).__name__}.", "wrong-return")
+    first, second, third = (math.nan if v is None else v for v in values)
     return first, second, third
 
 
@@ -59,18 +59,21 @@ def collect(
     draws: Draws,
     habits: Habits,
     sizes: Sizes,
+    term: int,
     count: int = 4,
-    spread: float = 1.5,
 ) -> list[Case]:
-    """Draws of the loss with the student's answers; q in the layout of `habits`."""
+    """Draws of the loss with the student's answers; q in the layout of `habits`.
+
+    term: the one of the three scalars that must be there.
+    """
     cases = []
     for _ in range(count):
         nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
         beta = draws.real(0.3, 4.0)
         model = Model(session, nz, beta)
-        q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
+        q = torch.cat([2 * draws.normal(batch, nz), 1.5 * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
-        _, values, _ = call_loss(session, model, habits, x, rec, q)
+        values = call_loss(session, model, habits, x, rec, q, term)
         mu, s = habits.reading.halves(q)
         cases.append(Case(mu, s, x, rec, beta, values))
     return cases
@@ -92,9 +95,10 @@ def total_gradient(
     }
     method = session.handle(model.handle, "loss")
     handle, result = session.keep_call(method, x, outputs)
-    values = _terms(result)
-    grads = session.ask("gradient", Ref(handle, (0,)), [Ref(leaves, (0,)), Ref(leaves, (1,))])
+    values = read_terms(result, TOTAL)
+    total = Ref(handle, (0,) if isinstance(result, tuple | list) else ())
+    grads = session.ask("gradient", total, [Ref(leaves, (0,)), Ref(leaves, (1,))])
     mu, s = habits.reading.halves(q)
     told = grads if isinstance(grads, list) and len(grads) == 2 else [None, None]
-    has_graph = isinstance(result[0], Graph)
+    has_graph = isinstance(result[0] if isinstance(result, tuple | list) else result, Graph)
     return Case(mu, s, x, rec, beta, values), told[0], told[1], has_graph

@@ -21,6 +21,10 @@ def _right(mu: Tensor, s: Tensor) -> Tensor:
     return (mu.square() + torch.exp(2 * s) - 1) / 2 - s
 
 
+def _between(m1: Tensor, s1: Tensor, m2: Tensor, s2: Tensor) -> Tensor:
+    return s2 - s1 + (torch.exp(2 * s1) + (m1 - m2).square()) / (2 * torch.exp(2 * s2)) - 0.5
+
+
 def _reversed(mu: Tensor, s: Tensor) -> Tensor:
     return s + (1 + mu.square()) / (2 * torch.exp(2 * s)) - 0.5
 
@@ -45,10 +49,12 @@ FORMULAS: dict[str, tuple[str, Formula]] = {
     "variance subtracted": ("kl-formula", lambda m, s: (m.square() - torch.exp(2 * s) - 1) / 2 - s),
     "mean subtracted": ("kl-formula", lambda m, s: (torch.exp(2 * s) - m.square() - 1) / 2 - s),
     "sigma for variance": ("kl-formula", lambda m, s: (m.square() + torch.exp(s) - 1) / 2 - s),
-    "deviation unsquared": ("kl-formula", lambda m, s: (m.square() + s.exp() - 1 - s) / 2),
     "half missing on mean": ("kl-formula", lambda m, s: m.square() + (torch.exp(2 * s) - 1) / 2 - s),
     "squared log": ("kl-formula", lambda m, s: (m.square() + s.square() - 1) / 2 - s),
     "log twice": ("kl-formula", lambda m, s: (m.square() + torch.exp(2 * s) - 1) / 2 - 2 * s),
+    "to log sigma of one": ("kl-log-sigma", lambda m, s: _between(m, s, 0 * m, 0 * s + 1)),
+    "reversed from log sigma of one": ("kl-order", lambda m, s: _between(0 * m, 0 * s + 1, m, s)),
+    "to a mean of one": ("kl-formula", lambda m, s: _between(m, s, 0 * m + 1, 0 * s)),
     "mean alone": ("kl-formula", lambda m, s: m.square() / 2),
 }
 # what may be passed where the log standard deviation belongs
@@ -126,7 +132,7 @@ def factor(name: str, case: Case) -> float:
 _KL_FACTORS = [
     " ".join(p for p in parts if p) or "1"
     for parts in itertools.product(("", "nz^-1"), ("", "batch", "batch^-1"), ("", "784^-1", "784"))
-] + ["beta", "beta nz^-1", "beta^-1"]
+] + ["beta", "beta nz^-1", "beta^-1", "batch 64^-1", "nz 64^-1", "nz^-1 64", "64^-1"]
 _REC_FACTORS = [
     "1", "784", "784 batch", "batch", "batch^-1", "784^-1", "nz", "nz^-1", "0.5", "2", "0.5 784",
     "0.5 784 batch",
@@ -170,6 +176,9 @@ def _kl_cause(slug: str, formula: str, transform: str, name: str) -> Cause:
         return Cause(slug, formula, name, formula, transform)
     if transform != "log_sigma":
         return Cause("kl-log-sigma", f"{transform} stands for log_sigma", name, formula, transform)
+    if "64" in name.replace("784", ""):
+        slug = "hard-coded-batch" if "nz" not in name else "hard-coded-nz"
+        return Cause(slug, f"it is scaled by {name}", name)
     return Cause("kl-reduction", f"it is scaled by {name}", name)
 
 
@@ -186,9 +195,23 @@ def explain_rec(cases: list[Case]) -> Cause:
                 for c, m in zip(cases, means, strict=True)
             ):
                 return Cause("wrong-criterion", f"it is the {words}", name)
+    for words, changed in _REC_TARGETS.items():
+        means = [(changed(c.x.double()) - c.rec.double()).square().mean() for c in cases]
+        if all(near(c.values[1], float(m)) for c, m in zip(cases, means, strict=True)):
+            return Cause("wrong-target", f"it compares with {words}")
+    if all(near(c.values[1], float(rec(c)) ** 0.5) for c in cases):
+        return Cause("wrong-criterion", "it is the root of it")
     return Cause("", "it fits no known formula")
 
 
+_REC_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rounded images": lambda x: (x > 0.5).double(),
+    "inverted images": lambda x: 1 - x,
+    "rescaled images": lambda x: 2 * x - 1,
+    "zeros": torch.zeros_like,
+    "images in another order": lambda x: x.flip(0),
+    "the mean image": lambda x: x.mean(0, keepdim=True).expand_as(x),
+}
 TOTALS: dict[str, tuple[str | None, Callable[[float, float, float], float]]] = {
     "rec + beta * kl": (None, lambda r, k, b: r + b * k),
     "rec - beta * kl": ("kl-sign", lambda r, k, b: r - b * k),

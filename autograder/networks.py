@@ -6,6 +6,7 @@ host builds from it answers fresh inputs as the student's does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +94,6 @@ class Network:
 
     def run(self, x: Tensor) -> Tensor:
         """The network's output for an input of the traced shape; raises `Unconfirmed`."""
-        self._execute({0: x.to("meta"), **{k: v.to("meta") for k, v in self.values.items()}})
         copies = {k: v.clone() for k, v in self.values.items()}
         return self._execute({0: x.clone(), **copies})
 
@@ -147,18 +147,38 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
         raise RuntimeError("not among the operations of a network")
     function = getattr(getattr(torch.ops.aten, operation.name), operation.overload)
     args = [_argument(a, tensors) for a in operation.args]
-    meta = any(isinstance(a, Tensor) and a.is_meta for a in _flat(args))
+    if _size_bound(operation.name, args) > SIZE_LIMIT:
+        raise RuntimeError("a tensor would be too large")
     named = {k: _argument(v, tensors) for k, v in operation.kwargs.items()}
     if "device" in named:
-        named["device"] = torch.device("meta" if meta else "cpu")
+        named["device"] = torch.device("cpu")
     named = {k: v for k, v in named.items() if k not in ("memory_format", "layout", "pin_memory")}
     if operation.name in _BATCH_NORMS:
         _check_batch_norm(args)
+    if operation.name == "detach":  # what a cut gradient would be if it were whole
+        function = torch.ops.aten.alias.default
     _bind(operation.out, function(*args, **named), tensors)
 
 
-def _flat(items: list[Any]) -> list[Any]:
-    return [leaf for i in items for leaf in (_flat(i) if isinstance(i, list) else [i])]
+def _size_bound(name: str, args: list[Any]) -> int:
+    """An upper bound on the numbers in an operation's result: its arguments are not trusted."""
+    shapes = [tuple(a.shape) for a in args if isinstance(a, Tensor)]
+    if name in _PRODUCTS:
+        rows = [math.prod(shape[:-1]) for shape in shapes]
+        return max(rows, default=0) * max((shape[-1] for shape in shapes if shape), default=0)
+    if name in _CONVOLUTIONS:
+        sizes = [n for a in args[3:8] if isinstance(a, list) for n in a if isinstance(n, int)]
+        reach = max((abs(n) for n in sizes), default=1)
+        image, weight = shapes[0], shapes[1]
+        sides = [(n + 3) * max(reach, 1) * (k + 2) for n, k in zip(image[2:], weight[2:])]
+        return image[0] * max(weight[:2]) * math.prod(sides) // 64
+    asked = [n for a in args if isinstance(a, list) for n in a if isinstance(n, int) and n > 0]
+    if name in _MAKERS | _POOLS | {"constant_pad_nd", "expand"} and asked:
+        widest = max(map(math.prod, shapes), default=1)
+        return math.prod(asked) * (widest if name == "constant_pad_nd" else 1)
+    length = max(map(len, shapes), default=0)
+    sides = [max(s[-i] if len(s) >= i else 1 for s in shapes) for i in range(1, length + 1)]
+    return math.prod(sides)
 
 
 def _argument(item: Any, tensors: dict[int, Tensor]) -> Any:
@@ -208,6 +228,7 @@ class Layer:
     resolution: tuple[int, ...] = ()
     bias: bool = True
     name: str = ""
+    trained: bool = True  # whether its weights come from the module's parameters
 
 
 @dataclass
@@ -226,12 +247,14 @@ class Block:
 
 def layers(network: Network) -> list[Layer]:
     """The steps through which the input goes, in order; reshapes and pads leave no trace."""
-    flowing, found = {0}, list[Layer]()
+    flowing, learned, found = {0}, set(network.trained), list[Layer]()
     pending: list[Operation] = []
     for operation in network.operations:
         inputs = _inputs(operation)
         outputs = _numbers(operation.out)
         if not any(number in flowing for number in inputs):
+            if any(number in learned for number in inputs):
+                learned |= set(outputs)
             continue
         flowing |= set(outputs)
         if operation.name in _POINTWISE and not _is_bias(operation, found, flowing):
@@ -243,7 +266,10 @@ def layers(network: Network) -> list[Layer]:
         if operation.name not in _POINTWISE | _MAKERS | {"detach", "alias"}:
             found += _pointwise(pending)
             pending = []
-        found += _layer(operation, network, flowing)
+        made = _layer(operation, network, flowing)
+        for layer in made:
+            layer.trained = any(number in learned for number in inputs)
+        found += made
     return found + _pointwise(pending)
 
 
@@ -467,12 +493,12 @@ def _align(found: list[Block], spec: list[Spec]) -> list[tuple[Block | None, Spe
     for i in range(len(found), -1, -1):
         for j in range(len(spec), -1, -1):
             options: list[tuple[float, list[tuple[Block | None, Spec | None]]]] = []
+            if i < len(found):  # first: of two that fit, the earlier one is too many
+                cost, rest = best[i + 1, j]
+                options.append((cost + 1, [(found[i], None), *rest]))
             if i < len(found) and j < len(spec):
                 cost, rest = best[i + 1, j + 1]
                 options.append((cost + _cost(found[i], spec[j]), [(found[i], spec[j]), *rest]))
-            if i < len(found):
-                cost, rest = best[i + 1, j]
-                options.append((cost + 1, [(found[i], None), *rest]))
             if j < len(spec):
                 cost, rest = best[i, j + 1]
                 options.append((cost + 1, [(None, spec[j]), *rest]))
@@ -511,6 +537,11 @@ def compare_rest(before: list[Layer], found: list[Block], spec: list[Spec]) -> N
     for block, row in _align(found, spec):
         if block is not None and row is not None:
             _compare_after(block, row)
+            if not block.weight.trained:
+                raise Wrong(
+                    f"The weights of {row} are no parameters of the module, so that no optimiser "
+                    "sees them."
+                )
 
 
 def _extra(step: Layer, where: str) -> Wrong:
@@ -536,6 +567,8 @@ def _compare_after(block: Block, row: Spec) -> None:
         raise _extra(activations[0], f"after {row}")
     if activations and [a.name for a in activations] != [row.activation]:
         seen = " and ".join(a.name for a in activations)
+        if len(activations) > 1 and row.activation in [a.name for a in activations]:
+            raise Wrong(f"Expected {row.activation} alone after {row}, found {seen}.", "extra-layer")
         raise Wrong(f"Expected {row.activation} after {row}, found {seen}.", "wrong-activation")
     if norms and activations and steps.index(norms[0]) > steps.index(activations[0]):
         raise Wrong(f"Batch norm belongs before the activation of {row}.", "wrong-order")

@@ -65,13 +65,15 @@ def are_independent(calls: list[Tensor]) -> bool:
 
 
 def sharing(calls: list[Tensor]) -> str | None:
-    """How draws are shared: frozen, by the whole batch, by a whole vector, or not at all (None).
+    """How draws are shared: frozen, by a whole call, batch or vector, or not at all (None).
 
     calls: each (B, nz) with B and nz above 1, at least two of one shape.
     """
     for first, second in zip(calls, calls[1:], strict=False):
         if first.shape == second.shape and _same(first, second):
             return "frozen"
+    if all(_same(c[:1, :1].expand_as(c), c) for c in calls):
+        return "call"
     if all(_same(c[:1].expand_as(c), c) for c in calls):
         return "batch"
     if all(_same(c[:, :1].expand_as(c), c) for c in calls):
@@ -84,6 +86,8 @@ def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
     if shared == "frozen":
         inner = sharing([calls[0], calls[0] + 1])
         return distinct(calls[:1], inner)
+    if shared == "call":
+        return torch.stack([c[0, 0] for c in calls])
     if shared == "batch":
         return torch.cat([c[0] for c in calls])
     if shared == "vector":
@@ -97,11 +101,14 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
-    """What the draws are (normal, uniform, none; None if unknown), and how they are shared."""
+    """What the draws are (normal, scaled, uniform, constant, none;
+    None if unknown), and how they are shared."""
     if not all(bool(torch.isfinite(c).all()) for c in calls):
         return None, None
     if all(bool((c.abs() <= SAME).all()) for c in calls):
         return "none", None
+    if all(_same(calls[0][:1, :1].expand_as(c), c) for c in calls):
+        return "constant", None
     shared = sharing(calls)
     sample = distinct(calls, shared)
     if is_normal(sample) and (shared is not None or are_independent(calls)):
@@ -109,4 +116,4 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5)):
         if is_uniform(sample, low, high):
             return "uniform", shared
-    return None, shared
+    return ("scaled" if is_normal(sample / sample.square().mean().sqrt()) else None), shared

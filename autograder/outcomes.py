@@ -40,6 +40,10 @@ class Raised(Unchecked):
             return "out-of-memory"
         if "cuda" in text and ("not compiled" in text or "no nvidia" in text or "driver" in text):
             return "hard-coded-device"
+        if self.type == "AttributeError" and not self.where and "has no attribute" in text:
+            return "not-defined"
+        if self.type == "TypeError" and not self.where and "argument" in text:
+            return "wrong-signature"
         return None
 
 

@@ -28,7 +28,9 @@ class Recipe:
     """How a model is trained; the defaults are the promise."""
 
     optimiser: str = "Adam"
+    renewed: str = "never"  # when the optimiser is made again
     rate: float = 1.0  # times the rate asked for
+    decay: str = ""  # of the rate
     criterion: str = "promised"
     target: str = "input"
     frozen: str = ""  # the half of the model that no gradient reaches
@@ -75,7 +77,9 @@ class Trained:
     losses: dict[str, list[float]] = field(default_factory=dict)
 
 
-def draw_course(draws: Draws, kind: str, count: int, batch_size: int, epochs: int) -> Course:
+def draw_course(
+    draws: Draws, kind: str, count: int, batch_size: int, epochs: int, rate: float
+) -> Course:
     """A course with weights on which steps are well determined in single precision."""
     beta = draws.real(0.5, 2.0)
     made = standins.MAKERS[kind](*(() if kind == "TinyAutoEncoder" else (3, beta)))
@@ -89,7 +93,6 @@ def draw_course(draws: Draws, kind: str, count: int, batch_size: int, epochs: in
             state[name] = draws.uniform(*value.shape, low=0.5, high=3.0)
         else:
             state[name] = (0.3 if "encoder.1" in name else 1.0) * draws.normal(*value.shape)
-    rate = 10 ** draws.real(-3.7, -2.3)
     return Course(kind, state, draws.uniform(count, 1, 28, 28), batch_size, epochs, rate, beta)
 
 
@@ -166,6 +169,7 @@ _AE_CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum of cross-entropies": lambda r, x: F.binary_cross_entropy(
         r, x.clamp(0, 1), reduction="sum"
     ),
+    "norm of the difference": lambda r, x: (r - x).norm(),
     "root of the mean square": lambda r, x: (r - x).square().mean().sqrt(),
     "minus the mean square": lambda r, x: -(r - x).square().mean(),
     "mean square over the number of batches": lambda r, x: (r - x).square().mean() / len(x),
@@ -197,6 +201,7 @@ _OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, float], Tensor
 }
 _TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "input": lambda x, all, i: x,
+    "own output": lambda x, all, i: x,  # for the VAE alone; see _loss
     "zeros": lambda x, all, i: torch.zeros_like(x),
     "ones": lambda x, all, i: torch.ones_like(x),
     "inverted input": lambda x, all, i: 1 - x,
@@ -208,6 +213,8 @@ _TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "rolled input": lambda x, all, i: x.roll(1, 0),
     "mirrored input": lambda x, all, i: x.flip(-1),
     "transposed input": lambda x, all, i: x.transpose(-1, -2),
+    "first image": lambda x, all, i: x[:1].expand_as(x),
+    "last image": lambda x, all, i: x[-1:].expand_as(x),
     "first batch": lambda x, all, i: all[0][: len(x)],
     "labels": lambda x, all, i: (
         torch.arange(sum(map(len, all[:i])), sum(map(len, all[: i + 1]))) % 10.0
@@ -226,6 +233,8 @@ _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
     "target": [name for name in _TARGETS if name != "input"],
     "frozen": ["encoder", "decoder", "all but the decoder's first layer"],
+    "renewed": ["epoch", "batch"],
+    "decay": [f"{f} a {unit}" for f in (0.1, 0.5, 0.9, 0.95, 0.99) for unit in ("pass", "step")],
     "mode": ["eval", "eval after a pass", "train after a pass"],
     "clears": ["never", "epoch", "once"],
     "steps": ["never", "epoch", "delayed", "twice", "last batch left out", "every other"],
@@ -238,19 +247,25 @@ def train(course: Course, recipe: Recipe) -> Trained:
     """Train the tiny model by a recipe."""
     model = course.model()
     model.train(recipe.mode in ("train", "eval after a pass"))
-    optimiser = _optimiser(
-        recipe.optimiser, _movable(model, recipe.frozen), course.rate * recipe.rate
-    )
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    batches = course.batches
-    pending = False
+    batches, pending, rate = course.batches, False, course.rate * recipe.rate
+    factor, unit = _decay(recipe.decay)
+
+    def made() -> Any:
+        return _optimiser(recipe.optimiser, _movable(model, recipe.frozen), rate)
+
+    optimiser = made()
     for epoch in range(_EPOCHS[recipe.epochs](course.epochs)):
+        if recipe.renewed == "epoch":
+            optimiser = made()
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
             model.zero_grad()
         if epoch == 1 and recipe.mode.endswith("after a pass"):
             model.train(recipe.mode.startswith("train"))
         chosen = _chosen(batches, recipe.batches)
         for i, x in enumerate(chosen):
+            if recipe.renewed == "batch":
+                optimiser = made()
             if recipe.steps == "delayed" and pending:
                 optimiser.step()
             if recipe.clears == "batch":
@@ -263,9 +278,28 @@ def train(course: Course, recipe: Recipe) -> Trained:
                 optimiser.step()
             if recipe.steps == "twice":
                 optimiser.step()
+            if unit == "step":
+                rate *= factor
+                _set_rate(optimiser, rate)
         if recipe.steps == "epoch" and batches:
             optimiser.step()
+        if unit == "pass":
+            rate *= factor
+            _set_rate(optimiser, rate)
     return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, losses)
+
+
+def _decay(decay: str) -> tuple[float, str]:
+    factor, _, unit = decay.partition(" a ")
+    return float(factor or 1), unit
+
+
+def _set_rate(optimiser: Any, rate: float) -> None:
+    if isinstance(optimiser, _Adam):
+        optimiser.rate = rate
+        return
+    for group in optimiser.param_groups:
+        group["lr"] = rate
 
 
 def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
@@ -311,6 +345,8 @@ def _loss(
         found = _AE_CRITERIA[recipe.criterion](outputs, target)
         losses["promised"].append(float(_AE_CRITERIA["promised"](outputs, x)))
     else:
+        if recipe.target == "own output":
+            target = outputs["rec"]
         _, terms = model.loss(target, outputs)
         first, second = terms["rec_loss"], terms["kl_loss"]
         own = _OWN_VAE_CRITERIA.get(recipe.criterion)
@@ -351,35 +387,59 @@ def moved(course: Course, seen: State) -> bool:
 
 
 def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
-    """The recipe, with as few deviations as possible, that gives the seen weights every time."""
-    for recipe in _recipes(courses[0], seen[0]):
-        if all(
-            same(course, state, _train_or_nothing(course, recipe))
-            for course, state in zip(courses, seen, strict=True)
-        ):
+    """The recipe, with as few deviations as possible, that gives the seen weights every time.
+
+    The first course has a single batch and a single pass. What explains it is combined with
+    whatever shows only on several batches or passes.
+    """
+    first = [r for r in _single_steps(courses[0], seen[0]) if _fits(courses[0], seen[0], r)]
+    for recipe in _combined(sorted(first, key=lambda r: len(r.deviations()))):
+        if all(_fits(c, s, recipe) for c, s in zip(courses, seen, strict=True)):
             return recipe
     return None
 
 
-def _train_or_nothing(course: Course, recipe: Recipe) -> State:
+def _fits(course: Course, state: State, recipe: Recipe) -> bool:
     try:
-        return train(course, recipe).state
+        return same(course, state, train(course, recipe).state)
     except (RuntimeError, ValueError):  # a criterion outside its domain
-        return {}
+        return False
 
 
-def _recipes(course: Course, seen: State) -> Iterator[Recipe]:
-    """The promise, then every single deviation, then pairs."""
-    yield Recipe()
-    singles = [Recipe(**{name: c}) for name, all in _CHOICES.items() for c in all]  # type: ignore[arg-type]
+def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
+    """Recipes for one batch and one pass: the promise, and one deviation in the update."""
+    aspects = ("optimiser", "target", "frozen")
+    singles = [Recipe()]
+    singles += [Recipe(**{name: c}) for name in aspects for c in _CHOICES[name]]
+    singles = [r for r in singles if r.target != "own output"]
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
     singles += [Recipe(rate=_rate_factor(course, seen))]
-    singles += [Recipe(rate=rate / course.rate) for rate in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)]
-    yield from singles
-    for first, second in itertools.combinations(singles, 2):
-        one, other = first.deviations()[0], second.deviations()[0]
-        if one != other:
-            yield replace(first, **{other: getattr(second, other)})
+    for recipe in singles:
+        for mode, epochs, steps in itertools.product(
+            ("train", "eval"), _passes(course, seen), ("batch", "never", "twice")
+        ):
+            if steps == "batch" or not recipe.deviations():
+                yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
+
+
+def _passes(course: Course, seen: State) -> list[str]:
+    """Numbers of passes that batch norm's own count does not rule out."""
+    count = int(seen.get("encoder.2.num_batches_tracked", torch.tensor(0)).sum())
+    if count == 0:
+        return ["asked", "none", "2", "10"]
+    return ["asked"] if count == 1 else [n for n, f in _EPOCHS.items() if f(1) == count][:3]
+
+
+def _combined(found: list[Recipe]) -> Iterator[Recipe]:
+    """Each recipe alone, then with one and two deviations that several batches show."""
+    yield from found
+    aspects = ("renewed", "decay", "mode", "clears", "steps", "batches", "epochs")
+    singles = [(name, choice) for name in aspects for choice in _CHOICES[name]]
+    for count in (1, 2):
+        for recipe in found[:6]:
+            for chosen in itertools.combinations(singles, count):
+                if len({name for name, _ in chosen}) == count:
+                    yield replace(recipe, **dict(chosen))
 
 
 def _criteria(course: Course) -> list[str]:

@@ -46,7 +46,7 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     arguments = ["-c", str(HERE / "pytest.ini"), f"--rootdir={HERE}", "-p", "no:cacheprovider"]
     arguments += ["-p", "no:terminal", "-p", "no:logging", "-p", "no:faulthandler"]
     arguments += [f"--confcutdir={HERE}"]
-    with _plain_pytest():
+    with _plain_pytest(), one_thread():
         pytest.main([*arguments, *files], plugins=[_Named(run)])
 
 
@@ -58,6 +58,19 @@ class _Named:
 
     def pytest_addhooks(self, pluginmanager: Any) -> None:
         pluginmanager.register(self.run, "autograder-run")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch on the host: its tensors are small, and the worker needs a core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +27,40 @@ ANSWER_SECONDS = 20.0  # for one answer of a session
 RESTARTS = 6  # of a worker that a definition ended
 
 
+class _Clock:
+    """Calls `ring` when something runs for too long; a read that blocks cannot look itself."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self.ring, self.deadline, self.stopped = ring, math.inf, False
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def running(self, seconds: float) -> Iterator[None]:
+        """Ring if the block takes longer than `seconds`."""
+        self.stopped = False
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        self.deadline = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self.deadline = math.inf
+
+    def _watch(self) -> None:
+        while not self.stopped:
+            time.sleep(0.2)
+            if time.monotonic() > self.deadline:
+                self.deadline = math.inf
+                self.ring()
+
+
 @dataclass
 class Definitions:
     """What the worker says of the notebook's definitions: hints for messages."""
 
     defined: set[str] = field(default_factory=set)
-    mentioned: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)  # every name that a statement binds
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[dict[str, Any]] = field(default_factory=list)
 
@@ -49,6 +79,7 @@ class Submission:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: Definitions | None = None
         self._slow = False
+        self._clock = _Clock(self._time_out)
         self.launch()
 
     def launch(self) -> None:
@@ -116,21 +147,18 @@ class Submission:
         if process is None or process.stdout is None:
             raise EOFError
         self._slow = False
-        clock = threading.Timer(seconds, self._time_out, [process])
-        clock.daemon = True
-        clock.start()
-        try:
+        with self._clock.running(seconds):
             return wire.read_frame(process.stdout)  # type: ignore[arg-type]
-        finally:
-            clock.cancel()
 
-    def _time_out(self, process: subprocess.Popen[bytes]) -> None:
+    def _time_out(self) -> None:
         self._slow = True
-        _kill(process)
+        if self._process is not None:
+            _kill(self._process)
 
     def close(self) -> None:
         """End the worker and everything that it started."""
         process, self._process = self._process, None
+        self._clock.stopped = True
         if process is None:
             return
         _kill(process)
@@ -159,7 +187,7 @@ class Submission:
         encoded = wire.encode(args, tensors, _cannot_keep)
         header, received = self._exchange({"op": op, "args": encoded}, tensors, seconds, "value")
         if "error" in header:
-            raise _error(header["error"])
+            raise _error(header["error"], self._ready)
         try:
             return wire.Decoder(received, lambda handle: handle)(header["value"])
         except wire.WireError as error:
@@ -241,6 +269,21 @@ class Session:
         """Set a variable of the notebook."""
         self.ask("set_global", name, value)
 
+    def misreads_arguments(self, name: str) -> bool:
+        """Whether a function takes its promised arguments in another order or number: a hint."""
+        promised = contract.ARGUMENTS[name]
+        try:
+            told = self.ask("signature", self.read(name))
+        except Raised:
+            return False
+        if not isinstance(told, list):
+            return False
+        same_names = set(told) & set(promised)
+        in_order = [n for n in promised if n in told]
+        return len(told) < len(promised) - (name == "make_data_loader") or (
+            len(same_names) > 1 and [n for n in told if n in promised] != in_order
+        )
+
     def make(self, name: str, *args: Any) -> Handle:
         """A stand-in of the given kind."""
         made = self.ask("make", name, list(args))
@@ -269,9 +312,14 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
     return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
 
 
-def _error(error: object) -> Unchecked:
+def _error(error: object, definitions: Definitions | None) -> Unchecked:
     raised = Raised(error)
+    if raised.type == "NameError" and definitions and raised.name in definitions.variables:
+        raised.message += f" `{raised.name}` is a variable of the notebook, and no argument."
+        raised.misconception = "hidden-global"
     if raised.type == "NotImplementedError":
+        if 'missing the required "forward"' in raised.text:
+            return Unchecked("The module has no `forward` method.", "not-defined")
         return NotAttempted("Not attempted yet: the code still raises NotImplementedError.")
     return raised
 
@@ -282,7 +330,7 @@ def _definitions(told: object) -> Definitions:
     errors, broken = told.get("errors"), told.get("broken")
     return Definitions(
         {n for n in told.get("defined", ()) if isinstance(n, str)},
-        {n for n in told.get("mentioned", ()) if isinstance(n, str)},
+        {n for n in told.get("variables", ()) if isinstance(n, str)},
         {k: v for k, v in errors.items() if isinstance(v, dict)} if isinstance(errors, dict) else {},
         [b for b in broken if isinstance(b, dict)] if isinstance(broken, list) else [],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,69 +19,117 @@ from autograder.vae import decoded
 from autograder.worker.wire import Handle
 
 
-def _sample(
-    session: Session, model: Handle, count: int, nz: int
-) -> tuple[Any, list[Tensor]]:
-    """The images, and the latents that the model's decoder was given for them."""
-    decoder = session.handle(model, "decoder")
-    before = len(_latents(session, decoder))
-    images = session.call(session.read("sample_images"), model, count, nz)
-    return images, _latents(session, decoder)[before:]
+@dataclass
+class Call:
+    """One call: the images, the latents that the stand-in's decoder saw, and whose they were."""
+
+    images: Any
+    latents: list[Tensor]
+    handed: bool  # the stand-in was the model handed in, not put in the notebook's variables
+    encoded: bool  # its encoder was used, too
+
+    def matching(self, nz: int) -> Tensor | None:
+        """The latents of the images, decoded at once or one after the other."""
+        if not isinstance(self.images, Tensor):
+            return None
+        images = self.images.float()
+        whole = decoded(self.latents, images, nz)
+        flat = [z for z in self.latents if z.dim() == 2 and z.shape[1] == nz]
+        return decoded([torch.cat(flat)], images, nz) if whole is None and flat else whole
 
 
-def _latents(session: Session, decoder: Handle) -> list[Tensor]:
-    found = session.attribute(decoder, "latents")
+def _sample(session: Session, count: int, nz: int) -> Call:
+    """Call `sample_images`; where it ignores its model, put ours in the notebook's variables."""
+    model, first, error = session.make("Pair", nz), None, None
+    try:
+        first = _call(session, model, model, count, nz, handed=True)
+    except Raised as raised:
+        error = raised
+    if first is not None and first.latents:
+        return first
+    for name in _models(session):
+        session.set_global(name, model)
+        try:
+            second = _call(session, session.make("Pair", nz), model, count, nz, handed=False)
+        except Raised:
+            continue
+        if second.latents:
+            return second
+    if error is not None:
+        raise error
+    assert first is not None
+    return first
+
+
+def _call(
+    session: Session, handed_in: Handle, watched: Handle, count: int, nz: int, handed: bool
+) -> Call:
+    decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
+    before = len(_tensors(session, decoder, "latents"))
+    images = session.call(session.read("sample_images"), handed_in, count, nz)
+    latents = _tensors(session, decoder, "latents")[before:]
+    return Call(images, latents, handed, bool(_tensors(session, encoder, "codes")))
+
+
+def _tensors(session: Session, part: Handle, name: str) -> list[Tensor]:
+    found = session.attribute(part, name)
     return [z for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
 
 
-def _check(session: Session, count: int, nz: int) -> None:
-    model = session.make("Pair", nz)
-    images, latents = _sample(session, model, count, nz)
-    if not latents:
+def _models(session: Session) -> list[str]:
+    """The notebook's variables that `sample_images` reads and that hold models, or nothing."""
+    told = session.ask("reads", session.read("sample_images"))
+    reads = told.items() if isinstance(told, dict) else ()
+    return [n for n, kind in reads if kind in ("module", "undefined") and isinstance(n, str)]
+
+
+@check("ae-sampling", "model", 0.5)
+def test_model(session: Session, draws: Draws) -> None:
+    """Decodes with the model that it is handed, and returns what the decoder gave."""
+    count, nz = _sizes(session, draws)
+    call = _sample(session, count, nz)
+    if not call.handed or not call.latents:
         text = "`sample_images` should decode with the decoder of the model it is handed."
         raise Wrong(text, "uses-global-model")
-    expected = (count, 1, 28, 28)
-    if not isinstance(images, Tensor) or tuple(images.shape) != expected:
-        seen = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise Wrong(f"Expected images of {expected}, got {seen}.", "wrong-shape")
-    if _matching(images, latents, nz) is None:
-        text = "The images should be what the decoder makes of the latents, unchanged."
-        raise Wrong(text, "wrong-return")
+    if call.matching(nz) is None:
+        kind = "" if isinstance(call.images, Tensor) else f", not a {type(call.images).__name__}"
+        raise Wrong(f"The images should be what the decoder gave, unchanged{kind}.", "wrong-return")
 
 
-def _matching(images: Tensor, latents: list[Tensor], nz: int) -> Tensor | None:
-    """The latents of these images, decoded at once or one after the other."""
-    whole = decoded(latents, images.float(), nz)
-    if whole is not None:
-        return whole
-    flat = [z for z in latents if z.dim() == 2]
-    if flat and all(z.shape[1] == nz for z in flat):
-        return decoded([torch.cat(flat)], images.float(), nz)
-    return None
-
-
-@check("ae-sampling", "decodes", 1)
-def test_decodes(session: Session, draws: Draws) -> None:
-    """Decodes `num_samples` latents of `nz` numbers with the model that it is handed."""
+@check("ae-sampling", "sizes", 0.5)
+def test_sizes(session: Session, draws: Draws) -> None:
+    """Gives `num_samples` images from latents of `nz` numbers."""
     for _ in range(3):
         count, nz = draws.integer(1, 20), draws.integer(1, 50)
         try:
-            _check(session, count, nz)
+            _check_sizes(session, count, nz)
         except (NotAttempted, Stopped):
             raise
         except Wrong as error:
-            raise _explain(session, draws, count, nz, error) from error
+            raise _explain_sizes(session, count, nz, error) from error
 
 
-def _explain(session: Session, draws: Draws, count: int, nz: int, error: Wrong) -> Wrong:
-    if error.misconception == "uses-global-model":
+def _check_sizes(session: Session, count: int, nz: int) -> None:
+    call = _sample(session, count, nz)
+    seen = tuple(call.images.shape) if isinstance(call.images, Tensor) else None
+    if seen is None:
+        text = f"`sample_images` should return a tensor, not a {type(call.images).__name__}."
+        raise Wrong(text, "wrong-return")
+    if seen != (count, 1, 28, 28):
+        raise Wrong(f"Expected images of {(count, 1, 28, 28)}, got {seen}.", "wrong-shape")
+    if any(z.dim() != 2 or z.shape[1] != nz for z in call.latents):
+        raise Wrong(f"Latents of {nz} numbers were asked for.", "wrong-shape")
+
+
+def _explain_sizes(session: Session, count: int, nz: int, error: Wrong) -> Wrong:
+    if error.misconception == "wrong-return":
         return error
-    if isinstance(error, Raised) and _reads_a_model(session):
-        text = "`sample_images` uses a model of the notebook, not the one that it is handed."
-        return Wrong(f"{text} {error.message}", "uses-global-model")
+    if session.misreads_arguments("sample_images"):
+        text = "`sample_images` should take model, num_samples, nz, in this order."
+        return Wrong(text, "wrong-signature")
     for name in numbers_read(session, "sample_images"):
         before = session.read(name)
-        for value, other in ((nz, count), (count, nz)):
+        for value in (nz, count):
             session.set_global(name, value)
             fine = _works(session, count, nz)
             session.set_global(name, before)
@@ -89,15 +138,19 @@ def _explain(session: Session, draws: Draws, count: int, nz: int, error: Wrong) 
                 return Wrong(text, "hidden-global")
     if _works(session, count, USUAL_NZ):
         return Wrong(f"`sample_images` works for nz = {USUAL_NZ} only.", "hard-coded-nz")
-    if _works(session, USUAL_BATCH, nz) or _works(session, USUAL_BATCH, USUAL_NZ):
-        text = f"`sample_images` gives {USUAL_BATCH} images whatever `num_samples` is."
-        return Wrong(text, "hard-coded-batch")
+    for number in (USUAL_BATCH, 16, 100, 25, 8, 10, 32):
+        if _works(session, number, nz):
+            text = f"`sample_images` gives {number} images whatever `num_samples` is."
+            return Wrong(text, "hard-coded-batch")
+    if _works(session, USUAL_BATCH, USUAL_NZ):
+        text = f"`sample_images` always decodes {USUAL_BATCH} latents of {USUAL_NZ} numbers."
+        return Wrong(text, "hard-coded-nz")
     return error
 
 
 def _works(session: Session, count: int, nz: int) -> bool:
     try:
-        _check(session, count, nz)
+        _check_sizes(session, count, nz)
     except Stopped:
         raise
     except Wrong:
@@ -105,48 +158,41 @@ def _works(session: Session, count: int, nz: int) -> bool:
     return True
 
 
-def _reads_a_model(session: Session) -> bool:
-    told = session.ask("reads", session.read("sample_images"))
-    return isinstance(told, dict) and "module" in told.values()
-
-
 @check("ae-sampling", "noise", 1)
 def test_noise(session: Session, draws: Draws) -> None:
     """The latents come from N(0, I), afresh at every call, for every row and dimension."""
     count, nz = _sizes(session, draws)
-    model = session.make("Pair", nz)
     calls = []
     for _ in range(6):
-        images, latents = _sample(session, model, count, nz)
-        z = _matching(images, latents, nz) if isinstance(images, Tensor) else None
-        if z is None:
-            z = latents[-1] if latents and latents[-1].dim() == 2 else None
-        if z is None:
-            text = "No latents reach the decoder of the model that `sample_images` is handed."
-            raise Unchecked(text, "uses-global-model")
-        calls.append(z)
+        call = _sample(session, count, nz)
+        latents = [z for z in call.latents if z.dim() == 2]
+        if not latents:
+            raise Unchecked("No latents reach the decoder of any model.", "uses-global-model")
+        whole = call.matching(nz)
+        calls.append(torch.cat(latents) if whole is None else whole)
+    if call.encoded:
+        raise Wrong("The latents come from the encoder, not from the prior.", "wrong-latent")
     raise_noise(*noise.kind(calls))
 
 
 def _sizes(session: Session, draws: Draws) -> tuple[int, int]:
-    """Sizes at which it runs: any, if it keeps its promise."""
+    """Sizes at which it runs and decodes something: any, if it keeps its promise."""
+    count, nz = draws.integer(48, 63), draws.integer(24, 48)
     first: Unchecked | None = None
-    sizes = [
-        (draws.integer(48, 63), draws.integer(24, 48)),
-        (draws.integer(48, 63), USUAL_NZ),
-        (USUAL_BATCH, draws.integer(24, 48)),
+    for sizes in (
+        (count, nz),
+        (count, USUAL_NZ),
+        (USUAL_BATCH, nz),
         (USUAL_BATCH, USUAL_NZ),
-    ]
-    for count, nz in sizes:
+    ):
         try:
-            _, latents = _sample(session, session.make("Pair", nz), count, nz)
-            if latents:
-                return count, nz
+            if _sample(session, *sizes).latents:
+                return sizes
         except (NotAttempted, Stopped):
             raise
         except Unchecked as error:
             first = first or error
-    if first is not None:
-        raise first
-    text = "No latents reach the decoder of the model that `sample_images` is handed."
-    raise Unchecked(text, "uses-global-model")
+    if first is None:
+        text = "`sample_images` should decode with the decoder of the model it is handed."
+        raise Wrong(text, "uses-global-model")
+    raise first

@@ -8,7 +8,7 @@ from autograder import losses
 from autograder.architecture import USUAL_BATCH, USUAL_NZ
 from autograder.checks import check
 from autograder.draws import Draws
-from autograder.loss_probe import PROMISED, collect
+from autograder.loss_probe import KL, PROMISED, collect
 from autograder.outcomes import Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.vae import Habits, Sizes, number
@@ -36,12 +36,12 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
         ways.append(Habits(habits.sizes, habits.reading, habits.tree, habits.extras))
     for way in ways:
         try:
-            cases = collect(session, draws, way, Sizes(), count=3)
+            cases = collect(session, draws, way, Sizes(), KL, count=3)
         except Stopped:
             raise
         except Wrong:
             try:
-                cases = collect(session, draws, way, Sizes(USUAL_NZ, USUAL_BATCH), count=3)
+                cases = collect(session, draws, way, Sizes(USUAL_NZ, USUAL_BATCH), KL, count=3)
             except Stopped:
                 raise
             except Wrong:

@@ -9,7 +9,7 @@ from torch import Tensor
 from autograder.architecture import numbers_read
 from autograder.checks import check
 from autograder.draws import Draws
-from autograder.outcomes import NotAttempted, Stopped, Unchecked, Wrong
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.worker.wire import Handle
 
@@ -21,17 +21,25 @@ LEAST = 60
 def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]]]:
     """The indices in every batch of every epoch; raises `Wrong`."""
     make = session.read("make_data_loader")
-    loader = session.call(make, session.make("Numbered", size), batch_size)
+    try:
+        loader = session.call(make, session.make("Numbered", size), batch_size)
+    except Raised as error:
+        if session.misreads_arguments("make_data_loader"):
+            text = "`make_data_loader` should take dataset, batch_size, num_workers, in this order."
+            raise Unchecked(text, "wrong-signature") from error
+        raise
     if not isinstance(loader, Handle):
         kind = type(loader).__name__
         raise Wrong(f"`make_data_loader` should return a DataLoader, not a {kind}.", "wrong-return")
-    length = session.attribute(loader, "__len__")
-    expected = -(-size // batch_size)
-    session.call(length)
-    return [
-        [_indices(batch) for batch in session.ask("iterate", loader, expected * 2 + size)]
+    session.call(session.attribute(loader, "__len__"))
+    epochs = [
+        [_indices(batch) for batch in session.ask("iterate", loader, 3 * size)]
         for _ in range(EPOCHS)
     ]
+    if epochs[0] and not all(epochs):
+        text = "The loader can be gone through once only; return the DataLoader, not an iterator."
+        raise Wrong(text, "wrong-return")
+    return epochs
 
 
 def _indices(batch: Any) -> list[int]:

@@ -1,5 +1,6 @@
 """`VAE(nz, beta=1.0)` and its forward: `{'q': (B, 2 nz), 'rec': (B, 1, 28, 28)}`."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,17 +18,19 @@ from autograder.vae import (
     Habits,
     Model,
     Reading,
+    Sizes,
     draw_code,
     evidence,
     install,
     number,
     read_latents,
+    reads_model,
     try_sizes,
 )
 from autograder.worker import standins
 from autograder.worker.wire import Handle
 
-SIZES = st.tuples(
+DRAWN = st.tuples(
     st.integers(1, 120).filter(lambda nz: nz != 64),
     st.integers(1, 9),
     st.floats(0, 20, width=32),
@@ -38,7 +41,7 @@ SIZES = st.tuples(
 @check("vae-forward", "structure", 1)
 def test_structure(session: Session, draws: Draws) -> None:
     """Has encoder, decoder and beta as promised; returns q and rec for any nz and batch."""
-    for nz, batch, beta, training in [*draws.examples(SIZES, 5), (40, 7, 0.5, True)]:
+    for nz, batch, beta, training in [*draws.examples(DRAWN, 5), (40, 7, 0.5, True)]:
         try:
             _check_constructor(session, nz, beta)
             _check_call(session, draws, nz, batch, beta, training)
@@ -119,6 +122,9 @@ def _explain_sizes(
 
     if error.misconception in ("q-structure", "beta-ignored"):
         return error
+    if isinstance(error, Raised) and error.misconception is None and reads_model(session):
+        text = f"{error.message} The class uses a model of the notebook, not its own parts."
+        return Unchecked(text, "uses-global-model")
     sizes = try_sizes(session, draws, works)
     if sizes is None or sizes.any:
         return error
@@ -139,6 +145,29 @@ def test_sample(session: Session, draws: Draws, habits: Habits) -> None:
         _, reading = _read(session, draws, habits, training)
         if not reading.right:
             raise _wrong_sample(reading)
+    if reading.noise == "normal" and habits.sizes is not None:
+        _check_tails(session, draws, habits.sizes)
+
+
+def _check_tails(session: Session, draws: Draws, sizes: Sizes) -> None:
+    """Far out, sigma is still exp(log_sigma), and what is not finite is not hidden."""
+    nz, batch = sizes.draw_nz(draws, 24, 40), sizes.draw_batch(draws, 48, 60)
+    model = Model(session, nz, 1.0)
+    text = "sigma should be exp(log_sigma) for large values, too: do not clamp or replace them."
+    for log_sigma in (-14.0, 14.0, math.inf):
+        q = torch.zeros(batch, 2 * nz)
+        q[:, nz:] = log_sigma
+        try:
+            z = model.forward(q).latents[-1]
+        except Raised:
+            continue  # refusing such numbers hides nothing
+        except IndexError:
+            return
+        if not math.isfinite(log_sigma):
+            if bool(torch.isfinite(z).all()):
+                raise Wrong(text, "masks-nan")
+        elif not 0.5 < float((z.double() / math.exp(log_sigma)).square().mean().sqrt()) < 2:
+            raise Wrong(text, "masks-nan")
 
 
 def _read(
@@ -146,12 +175,17 @@ def _read(
 ) -> tuple[list[Forward], Reading]:
     if habits.sizes is None:
         Model(session, 8, 1.0).forward(draw_code(draws, 4, 8))
-        raise Unchecked("`forward` decodes no latent of the promised size.", "wrong-latent")
+        raise _no_latent(session)
     calls = evidence(session, draws, habits.sizes, training)
     reading = read_latents(calls)
     if reading.layout is None:
         raise _unexplained(calls)
     return calls, reading
+
+
+def _no_latent(session: Session) -> Unchecked:
+    text = "`forward` decodes no latent of the promised size with its own decoder."
+    return Unchecked(text, "uses-global-model" if reads_model(session) else "wrong-latent")
 
 
 def _unexplained(calls: list[Forward]) -> Wrong:
@@ -204,37 +238,43 @@ def _scale_in_words(scale: str | None) -> str:
 def test_noise(session: Session, draws: Draws, habits: Habits) -> None:
     """Draws eps from N(0, I), afresh at every call, for every row and dimension, in both modes."""
     for training in (True, False):
-        _, reading = _read_for_noise(session, draws, habits, training)
+        try:
+            _, reading = _read(session, draws, habits, training)
+        except Unchecked:
+            raise
+        except Wrong:
+            _check_variation(session, draws, habits, training)
+            continue
         if not training and reading.noise == "none":
             text = "Noise is drawn in train mode only; forward should draw it in both modes."
             raise Wrong(text, "mode-dependent")
         raise_noise(reading.noise, reading.shared)
 
 
-def _read_for_noise(
-    session: Session, draws: Draws, habits: Habits, training: bool
-) -> tuple[list[Forward], Reading]:
-    """As `_read`; where nothing explains the latents, only sharing can be judged."""
-    try:
-        return _read(session, draws, habits, training)
-    except Unchecked:
-        raise
-    except Wrong as error:
-        text = f"The noise cannot be judged, because the latent is wrong. {error.message}"
-        raise Unchecked(text, error.misconception) from error
+def _check_variation(session: Session, draws: Draws, habits: Habits, training: bool) -> None:
+    """All that can be said of noise in a latent that nothing explains: that it varies."""
+    sizes = habits.sizes or Sizes()
+    nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, 48, 63)
+    model, q = Model(session, nz, 1.0), draw_code(draws, batch, nz)
+    model.mode(training)
+    first, second = model.forward(q).latents[-1:], model.forward(q).latents[-1:]
+    if not first or not second or torch.allclose(first[0], second[0], atol=1e-4):
+        raise Wrong("The latent is the same at every call; noise should vary.", "no-noise")
 
 
 def raise_noise(kind: str | None, shared: str | None) -> None:
     """Name what is wrong with noise; see `noise.kind`."""
-    if kind == "none":
-        raise Wrong("No noise is drawn: the latent is always the mean.", "no-noise")
+    if kind in ("none", "constant"):
+        raise Wrong("No noise is drawn: the latent follows from q alone.", "no-noise")
     if shared == "frozen":
         raise Wrong("The noise is the same at every call; draw it afresh.", "frozen-noise")
     if shared is not None:
-        whom = "rows of the batch" if shared == "batch" else "dimensions of a latent"
+        whom = "dimensions of a latent" if shared == "vector" else "rows of the batch"
         raise Wrong(f"All {whom} share their noise; each needs its own.", "shared-noise")
     if kind == "uniform":
         raise Wrong("The noise comes from a uniform distribution, not N(0, I).", "uniform-noise")
+    if kind == "scaled":
+        raise Wrong("The noise is normal, but its variance is not 1.", "wrong-variance")
     if kind != "normal":
         raise Wrong("The noise does not come from N(0, I).")
 
@@ -244,7 +284,7 @@ def test_gradient(session: Session, draws: Draws, habits: Habits) -> None:
     """Lets the gradient of rec reach mean and log standard deviation."""
     if habits.sizes is None:
         Model(session, 8, 1.0).forward(draw_code(draws, 4, 8))
-        raise Unchecked("`forward` decodes no latent of the promised size.", "wrong-latent")
+        raise _no_latent(session)
     for training in (True, False):
         for call in evidence(session, draws, habits.sizes, training, count=2):
             expected = _expected_gradient(call, habits.reading)
@@ -271,8 +311,7 @@ def _compare_gradient(seen: Any, expected: Tensor | None) -> None:
     if not isinstance(seen, Tensor):
         raise Wrong("No gradient leads from 'rec' back to q.", "detached-gradient")
     if expected is None:
-        halves = seen.chunk(2, 1)
-        fine = all(bool((half != 0).any()) for half in halves)
+        fine = bool((seen != 0).any())  # what the latent is was judged elsewhere
     else:
         scale = float(expected.abs().max())
         fine = bool(((seen - expected).abs() <= 1e-2 * scale).all())

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from autograder.checks import check
 from autograder.draws import Draws
-from autograder.outcomes import NotAttempted, Stopped, Unchecked, Wrong
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.vae import (
     LAYOUTS,
@@ -17,6 +17,7 @@ from autograder.vae import (
     decoded,
     draw_code,
     read_latents,
+    reads_model,
     try_sizes,
 )
 from autograder.worker import standins
@@ -60,13 +61,19 @@ def _check(session: Session, draws: Draws, sizes: Sizes, reading: Reading) -> No
         for _ in range(2):
             image = model.call("reconstruct", x)
             if not isinstance(image, Tensor) or tuple(image.shape) != (batch, 1, 28, 28):
-                seen = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-                text = f"`reconstruct` should give {(batch, 1, 28, 28)}, not {seen}."
-                raise Wrong(text, "wrong-shape")
+                raise _wrong_shape(image, batch, nz)
             mean, _ = LAYOUTS[reading.layout or "mean-first"](code_of(x, q))
             expected = standins.Decoder(nz)(mean).detach()
             if not torch.allclose(image.float(), expected, atol=1e-4):
                 raise Wrong("`reconstruct` should decode the posterior mean; yours does not.")
+
+
+def _wrong_shape(image: object, batch: int, nz: int) -> Wrong:
+    text = f"`reconstruct` should give images of {(batch, 1, 28, 28)}"
+    if not isinstance(image, Tensor):
+        return Wrong(f"{text}, not a {type(image).__name__}.", "wrong-return")
+    slug = "wrong-return" if tuple(image.shape) in ((batch, nz), (batch, 2 * nz)) else "wrong-shape"
+    return Wrong(f"{text}, not {tuple(image.shape)}.", slug)
 
 
 def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
@@ -89,6 +96,11 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
         if sizes.nz is not None:
             return Wrong(f"`reconstruct` works for nz = {sizes.nz} only.", "hard-coded-nz")
         return Wrong(f"`reconstruct` works for batches of {sizes.batch} only.", "hard-coded-batch")
+    if error.misconception is not None:
+        return error
+    if isinstance(error, Raised) and reads_model(session):
+        text = f"{error.message} `reconstruct` uses a model of the notebook, not its own parts."
+        return Unchecked(text, "uses-global-model")
     found = {training: _what(session, draws, training) for training in (True, False)}
     if "mean" in found.values():
         mode = "eval" if found[False] == "mean" else "train"
@@ -96,8 +108,8 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
     if "sample" in found.values():
         return Wrong("`reconstruct` decodes a sample, not the mean.", "samples-in-reconstruct")
     if "sigma-first" in found.values():
-        text = "`reconstruct` takes log sigma for the mean: the mean is the first half of q."
-        return Wrong(text, "swapped-mean-and-log-sigma")
+        text = "`reconstruct` decodes log sigma; the mean is the first half of q."
+        return Wrong(text, "wrong-latent")
     if "other" in found.values():
         return Wrong("`reconstruct` decodes something else than the posterior mean.", "wrong-latent")
     return error
@@ -123,7 +135,7 @@ def _what(session: Session, draws: Draws, training: bool) -> str:
             return "mean" if layout == "mean-first" else layout
     if all(z is not None for _, z in calls):
         reading = _reading(calls)
-        if reading.layout is not None and reading.noise not in (None, "none"):
+        if reading.layout is not None and reading.noise in ("normal", "uniform"):
             return "sample"
         first, second = _call(model, q)[1], _call(model, q)[1]
         if first is not None and second is not None and not _close(first, second):

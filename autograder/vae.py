@@ -113,14 +113,39 @@ class Forward:
     gradient: Tensor | None = None  # of the sum of all pixels of rec, with respect to q
 
     @property
+    def path(self) -> tuple[str | int, ...] | None:
+        """Where in the output the images are: at 'rec', or wherever images are."""
+        if isinstance(self.output, dict) and isinstance(self.output.get("rec"), Tensor):
+            return ("rec",)
+        return _find_images(self.output, len(self.q))
+
+    @property
     def rec(self) -> Any:
-        """The returned images."""
-        return self.output.get("rec") if isinstance(self.output, dict) else None
+        """The returned images, or None."""
+        found, path = self.output, self.path
+        for step in path or ():
+            found = found[step]
+        return None if path is None else found
 
     @property
     def z(self) -> Tensor | None:
         """The latent that was decoded into `rec`, if one was."""
         return decoded(self.latents, self.rec, self.q.shape[1] // 2)
+
+
+def _find_images(value: Any, batch: int, depth: int = 0) -> tuple[str | int, ...] | None:
+    if isinstance(value, Tensor):
+        return () if tuple(value.shape) == (batch, 1, 28, 28) else None
+    steps: Any = ()
+    if depth < 3 and isinstance(value, dict):
+        steps = [(k, v) for k, v in value.items() if isinstance(k, str | int)]
+    elif depth < 3 and isinstance(value, list | tuple):
+        steps = enumerate(value)
+    for step, part in steps:
+        path = _find_images(part, batch, depth + 1)
+        if path is not None:
+            return (step, *path)
+    return None
 
 
 def decoded(latents: list[Tensor], image: Any, nz: int) -> Tensor | None:
@@ -162,14 +187,25 @@ class Model:
         """Call the model on images that hold the code q."""
         x = standins.image_of(q)
         before = len(self.latents())
-        handle, output = self.session.keep_call(self.handle, x)
+        try:
+            handle, output = self.session.keep_call(self.handle, x)
+        except Raised as error:
+            self._look_at_latents(error, len(q), before)
+            raise
         made = Forward(code_of(x, q), x, handle, output, self.latents()[before:])
-        if gradient and isinstance(output, dict) and "rec" in output:
+        if gradient and made.path is not None:
             codes = self.session.attribute(self.encoder, "codes")
             leaf = Ref(self.encoder_codes(), (len(codes) - 1,))
-            told = self.session.ask("gradient", Ref(handle, ("rec",)), [leaf])
+            told = self.session.ask("gradient", Ref(handle, made.path), [leaf])
             made.gradient = told[0] if isinstance(told, list) and told else None
         return made
+
+    def _look_at_latents(self, error: Raised, batch: int, before: int) -> None:
+        """Say of an exception that a latent of the wrong size was decoded, if one was."""
+        for z in self.latents()[before:]:
+            if tuple(z.shape) != (batch, self.nz) and error.misconception is None:
+                error.misconception = "wrong-latent"
+                error.message += f" The decoder got {tuple(z.shape)}, not {(batch, self.nz)}."
 
     def encoder_codes(self) -> Handle:
         """The worker's list of codes."""
@@ -322,6 +358,12 @@ def try_sizes(
             if attempt(fixed, batch or drawn):
                 return Sizes(fixed, batch)
     return None
+
+
+def reads_model(session: Session) -> bool:
+    """Whether the class reads a variable of the notebook that holds a model: a hint."""
+    told = session.ask("reads", session.read("VAE"))
+    return isinstance(told, dict) and "module" in told.values()
 
 
 def notebook_sizes(session: Session) -> list[int]:

@@ -105,6 +105,14 @@ def mistakes() -> list[Mistake]:
     return _listed("mistakes", "mistake", Mistake)
 
 
+def canonical(work: list[Mistake]) -> list[Mistake]:
+    """The first mistake of every misconception in every group: the short list for quick runs."""
+    first: dict[tuple[str, str | None], Mistake] = {}
+    for mistake in work:
+        first.setdefault((mistake.group, mistake.misconception), mistake)
+    return list(first.values())
+
+
 def accidents() -> list[Mistake]:
     """Code that fails on its own, by kind; `group` is the kind."""
     return _listed("accidents", "accident", Mistake)
@@ -133,7 +141,7 @@ def _percent_source(name: str) -> str:
 
 
 def _notebook(source: str) -> nbformat.NotebookNode:
-    notebook = jupytext.reads(source, fmt="py:percent")
+    notebook: nbformat.NotebookNode = jupytext.reads(source, fmt="py:percent")
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
         cell.metadata.pop("lines_to_next_cell", None)

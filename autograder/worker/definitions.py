@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
@@ -279,14 +281,31 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
     module = ast.Module(body=[statement.node], type_ignores=[])
     try:
         exec(compile(module, f"<cell {statement.cell + 1}>", "exec"), namespace)
-    except ModuleNotFoundError as error:
+    except BaseException as error:  # SystemExit and KeyboardInterrupt end nothing here
         if not isinstance(statement.node, _IMPORTS):
+            return describe(error)
+        if "torchvision::nms" in str(error):
+            _define_torchvision_operators()
+            return _run(statement, namespace)
+        if not isinstance(error, ModuleNotFoundError):
             return describe(error)
         for name in statement.binds:
             namespace.setdefault(name, Absent(name))
-    except BaseException as error:  # SystemExit and KeyboardInterrupt end nothing here
-        return describe(error)
     return None
+
+
+def _define_torchvision_operators() -> None:
+    """A CUDA build of torchvision beside a CPU build of torch lacks two operators; see
+    solution/torchvision_guard. Nothing in the homework calls them."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _KEPT.append(library)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+
+
+_KEPT: list[Any] = []
 
 
 def describe(error: BaseException) -> dict[str, Any]:

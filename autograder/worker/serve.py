@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 import os
 import sys
@@ -32,6 +33,7 @@ class Worker:
     def run(self) -> None:
         """Definitions first, then one session after the other until the host hangs up."""
         torch.set_num_threads(1)
+        postpone_dynamo()
         _imitate_jupyter()
         request, _ = wire.read_frame(self.requests)
         self.sources = request["cells"]
@@ -42,17 +44,13 @@ class Worker:
         )
         _limit(self.options)
         outcome = self._execute()
-        warm_up()
         self._answer(
             {
                 "ready": {
                     "broken": notebook.broken,
                     "errors": outcome.errors,
                     "defined": [n for n in request["promised"] if n in outcome.namespace],
-                    "mentioned": sorted(
-                        {n for s in notebook.statements for n in s.binds}
-                        & set(request["promised"])
-                    ),
+                    "variables": sorted({n for s in notebook.statements for n in s.binds})[:2000],
                     "fork": self.forks,
                 }
             }
@@ -278,11 +276,35 @@ def _global_names(code: types.CodeType) -> set[str]:
     }
 
 
-def warm_up() -> None:
-    """Pay once, before forking, for what torch imports at the first optimiser."""
-    weight = torch.nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    torch.optim.Adam([weight]).step()
+class LateDynamo(types.ModuleType):
+    """Stands in for `torch._dynamo`, which takes longer to import than all of grading.
+
+    Every optimiser imports it only to say that it is not to be compiled. Whoever asks for more
+    than that gets the real module.
+    """
+
+    def graph_break(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing is compiled, so nothing breaks."""
+
+    def disable(self, fn: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Nothing is compiled: the function itself, or a decorator that returns it."""
+        return fn if fn is not None else lambda inner: inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get("torch._dynamo") is self:
+            del sys.modules["torch._dynamo"]
+            vars(torch).pop("_dynamo", None)
+        return getattr(importlib.import_module("torch._dynamo"), name)
+
+
+def postpone_dynamo() -> None:
+    """Put off the import of `torch._dynamo` until something is really compiled."""
+    if "torch._dynamo" not in sys.modules:
+        stand_in = LateDynamo("torch._dynamo")
+        sys.modules["torch._dynamo"] = stand_in
+        torch._dynamo = stand_in
 
 
 def _imitate_jupyter() -> None:

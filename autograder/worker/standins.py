@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 PIXELS = 28 * 28
-Q_RANGE = 8.0  # the stand-in encoder's codes lie in (-8, 8)
+Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
 
 
 def image_of(code: Tensor) -> Tensor:
-    """Images whose first pixels hold a code; code: (B, n) in (-8, 8), images (B, 1, 28, 28)."""
+    """Images whose first pixels hold a code; code: (B, n) in (-32, 32), images (B, 1, 28, 28)."""
     images = torch.full((code.shape[0], PIXELS), 0.5)
     images[:, : code.shape[1]] = (code + Q_RANGE) / (2 * Q_RANGE)
     return images.view(-1, 1, 28, 28)
@@ -107,6 +107,11 @@ class TinyAutoEncoder(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
         )
+        self.differentiated = False  # whether a gradient ever reached the weights
+        self.decoder[0].weight.register_post_accumulate_grad_hook(self._note)
+
+    def _note(self, weight: Tensor) -> None:
+        self.differentiated = True
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
@@ -125,6 +130,11 @@ class TinyVariational(nn.Module):
         whole = TinyAutoEncoder(2 * nz)
         self.encoder = whole.encoder
         self.decoder = whole.decoder
+        self.differentiated = False
+        self.decoder[0].weight.register_post_accumulate_grad_hook(self._note)
+
+    def _note(self, weight: Tensor) -> None:
+        self.differentiated = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
