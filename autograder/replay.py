@@ -343,7 +343,7 @@ def _loss(
     outputs = model(x)
     if course.kind == "TinyAutoEncoder":
         found = _AE_CRITERIA[recipe.criterion](outputs, target)
-        losses["promised"].append(float(_AE_CRITERIA["promised"](outputs, x)))
+        losses["promised"].append(_AE_CRITERIA["promised"](outputs, x).item())
     else:
         if recipe.target == "own output":
             target = outputs["rec"]
@@ -354,10 +354,10 @@ def _loss(
             found = own(outputs, target, course.beta)
         else:
             found = _VAE_CRITERIA[recipe.criterion](first, second, course.beta)
-        losses["rec_loss"].append(float(first))
-        losses["kl_loss"].append(float(second))
-        losses["promised"].append(float(first + course.beta * second))
-    losses["total"].append(float(found))
+        losses["rec_loss"].append(first.item())
+        losses["kl_loss"].append(second.item())
+        losses["promised"].append((first + course.beta * second).item())
+    losses["total"].append(found.item())
     return found
 
 
@@ -420,6 +420,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
         ):
             if steps == "batch" or not recipe.deviations():
                 yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
+    yield Recipe(batches="all but the last")  # of a single batch: nothing
 
 
 def _passes(course: Course, seen: State) -> list[str]:

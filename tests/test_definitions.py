@@ -1,0 +1,124 @@
+"""Definitions only: what of a notebook is run, and what a broken part costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autograder.worker import definitions
+
+
+def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> definitions.Outcome:
+    sources = list(cells)
+    notebook = definitions.read(sources, lambda cell, index: True)
+    chosen = definitions.needed(notebook, set(promised), {"train_vae"})
+    return definitions.execute(chosen, sources, lambda cell, index: True)
+
+
+def value(*cells: str) -> Any:
+    return run(*cells).namespace["f"]()
+
+
+def test_a_promised_name_brings_what_it_rests_on() -> None:
+    assert value("import math", "a = 2", "b = a + 1", "def f(): return math.floor(b)") == 3
+
+
+def test_what_nothing_rests_on_is_left_out() -> None:
+    outcome = run("x = undefined_name", "def f(): return 1")
+    assert outcome.errors == {}
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        "for i in range(10**12): k = i",
+        "while True: k = 1",
+        "k = train_vae(1)",
+        "def helper(): return train_vae(1)\nk = helper()",
+        "raise SystemExit",
+        "if True:\n  for i in range(10**12): k = i",
+    ],
+)
+def test_training_and_loops_are_left_out(left_out: str) -> None:
+    outcome = run("def train_vae(x): raise RuntimeError", left_out, "def f(): return k")
+    assert "f" in outcome.namespace
+    assert "k" not in outcome.namespace
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "%matplotlib inline\ndef f(): return 1",
+        "!pip install torch\ndef f():\n    !ls\n    return 1",
+        "files = !ls\ndef f(): return 1",
+        "t = %timeit -o 1\ndef f(): return 1",
+        "%%time\ndef f(): return 1",
+        "?len\nlen?\ndef f(): return 1",
+        "def f():\n    %time x = 1\n    return 1",
+    ],
+)
+def test_magics_and_shell_lines_do_not_matter(source: str) -> None:
+    assert value(source) == 1
+
+
+def test_lines_of_a_text_that_look_like_magics_stay() -> None:
+    assert value('def f(): return """\n%d\n!x""" % 3') == "\n3\n!x"
+
+
+def test_a_cell_in_another_language_is_left_out() -> None:
+    assert value("%%bash\nrm -rf /", "def f(): return 1") == 1
+
+
+def test_a_cell_that_does_not_parse_costs_what_it_defines() -> None:
+    cells = ["def f(): return 1", "class C(:\n    pass"]
+    notebook = definitions.read(cells, lambda cell, index: True)
+    assert notebook.broken[0]["cell"] == 2
+    assert notebook.broken[0]["names"] == ["C"]
+    assert value(*cells) == 1
+
+
+def test_a_statement_that_raises_costs_what_it_binds() -> None:
+    outcome = run("def f(): return 1", "class C:\n    x = 1 / 0")
+    assert outcome.namespace["f"]() == 1
+    assert outcome.errors["C"]["type"] == "ZeroDivisionError"
+    assert outcome.errors["C"]["cell"] == 2
+
+
+def test_the_last_definition_counts_and_changes_to_it_too() -> None:
+    cells = ["class C: x = 1", "class C: x = 2", "C.y = 3", "setattr(C, 'z', 4)"]
+    made = run(*cells).namespace["C"]
+    assert (made.x, made.y, made.z) == (2, 3, 4)
+
+
+def test_helpers_that_grow_are_followed() -> None:
+    assert value("parts = []", "parts.append(5)", "def f(): return parts[0]") == 5
+
+
+def test_conditional_definitions_are_run() -> None:
+    assert value("try:\n    import no_such\nexcept ImportError:\n    a = 1", "def f(): return a") == 1
+
+
+def test_packages_that_are_missing_do_nothing() -> None:
+    source = "import no_such_logger\ndef f():\n    no_such_logger.log(1)\n    return 1"
+    assert value(source) == 1
+
+
+def test_exit_in_a_definition_ends_nothing() -> None:
+    outcome = run("def f(): return 1", "C = exit()")
+    assert outcome.errors["C"]["type"] == "SystemExit"
+
+
+@given(st.lists(st.text(max_size=60), max_size=3))
+def test_any_text_is_read(cells: list[str]) -> None:
+    notebook = definitions.read(cells, lambda cell, index: True)
+    definitions.needed(notebook, {"f"}, {"train_vae"})
+
+
+def test_descriptions_of_errors_name_cell_and_line() -> None:
+    outcome = run("def f():\n    return 1 / 0")
+    with pytest.raises(ZeroDivisionError) as caught:
+        outcome.namespace["f"]()
+    assert definitions.describe(caught.value)["where"] == "cell 1, line 2"

@@ -1,0 +1,92 @@
+"""Reading notebook files: clear refusals, and nothing readable refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autograder import notebook
+from autograder.contract import ANSWERS
+
+CODE = {"cell_type": "code", "source": "x = 1"}
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "vae.ipynb"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("not json", "not JSON"),
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "no JSON object"),
+        ({"a": 1}, "no cells"),
+        ({"nbformat": 3, "worksheets": [{"cells": []}]}, "old format"),
+        ({"nbformat": 2}, "old format"),
+    ],
+)
+def test_what_is_no_notebook_is_refused_with_a_remedy(
+    tmp_path: Path, content: object, says: str
+) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(notebook.NotebookError, match=says) as caught:
+        notebook.read(path)
+    assert str(path) in str(caught.value)
+    assert ";" in str(caught.value), "the remedy follows the reason"
+
+
+def test_missing_files_folders_and_pipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(notebook.NotebookError, match="no such file"):
+        notebook.read(tmp_path / "none.ipynb")
+    with pytest.raises(notebook.NotebookError, match="a folder"):
+        notebook.read(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(notebook.NotebookError, match="not a regular file"):
+            notebook.read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"cells": [CODE]},
+        {"cells": [CODE], "nbformat": 5},
+        {"cells": [CODE, None, 3, {}, {"cell_type": "code", "source": 5}], "nbformat": "4"},
+        {"cells": [{"cell_type": "code", "source": ["x ", "= 1"]}], "metadata": []},
+    ],
+)
+def test_odd_notebooks_are_read(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert notebook.read(written(tmp_path, content)).cells[0] == "x = 1"
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    assert notebook.read(written(tmp_path, "\ufeff" + json.dumps({"cells": [CODE]}))).cells
+
+
+def answer(id: str, text: str) -> dict[str, Any]:
+    metadata = {"nbgrader": {"grade_id": id}}
+    return {"cell_type": "markdown", "source": text, "metadata": metadata}
+
+
+def test_answers_are_found_by_id_and_the_longest_counts(tmp_path: Path) -> None:
+    cells = [answer("beta-zero-answer", "YOUR ANSWER HERE"), answer("beta-zero-answer", "one two")]
+    found = notebook.read(written(tmp_path, {"cells": cells})).answers
+    assert found == {"beta-zero-answer": "one two"}
+
+
+@given(st.sampled_from(ANSWERS), st.integers(0, 400))
+def test_limits_are_inclusive(answer: Any, count: int) -> None:
+    status = notebook.answer_status(answer, " word\n" * count)
+    expected = "over-limit" if count > answer.limit else "manual" if count else "not-attempted"
+    assert status == expected

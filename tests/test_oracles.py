@@ -1,0 +1,135 @@
+"""The oracles against torch's own: KL, noise, Adam, and the recipes of a replay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Normal, kl_divergence
+
+from autograder import losses, noise, replay
+from autograder.draws import Draws
+from autograder.losses import Case
+from autograder.replay import Recipe
+
+SEEDS = st.integers(0, 2**32)
+
+
+def case(draws: Draws, batch: int = 5, nz: int = 4) -> Case:
+    mu, s = draws.normal(batch, nz), draws.normal(batch, nz)
+    return Case(mu, s, draws.images(batch), draws.images(batch), draws.real(0.5, 2), (0, 0, 0))
+
+
+@given(SEEDS)
+def test_kl_is_that_of_torch(seed: int) -> None:
+    drawn = case(Draws(seed, "kl"))
+    q = Normal(drawn.mu.double(), drawn.s.double().exp())
+    p = Normal(torch.zeros_like(q.loc), torch.ones_like(q.loc))
+    assert torch.allclose(losses.kl(drawn), kl_divergence(q, p).sum(1).mean())
+    assert torch.allclose(losses.kl(drawn, "reversed"), kl_divergence(p, q).sum(1).mean())
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_every_wrong_kl_is_told_from_the_right_one(seed: int) -> None:
+    draws = Draws(seed, "mistakes")
+    drawn = [case(draws, batch, nz) for batch, nz in ((5, 4), (3, 7), (8, 3))]
+    for formula, (slug, _) in losses.FORMULAS.items():
+        seen = [_with_kl(c, float(losses.kl(c, formula))) for c in drawn]
+        cause = losses.explain_kl(seen)
+        assert cause.right == (formula == "kl")
+        assert (cause.misconception or "") == slug
+
+
+def _with_kl(c: Case, value: float) -> Case:
+    return Case(c.mu, c.s, c.x, c.rec, c.beta, (0.0, 0.0, value))
+
+
+@given(SEEDS, st.floats(0.3, 3))
+@settings(max_examples=20)
+def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> None:
+    draws = Draws(seed, "noise")
+    calls = [draws.normal(50, 30) for _ in range(6)]
+    assert noise.kind(calls) == ("normal", None)
+    assert noise.kind([calls[0]] * 6) == ("normal", "frozen")
+    assert noise.kind([c[:1].expand(50, 30) for c in calls]) == ("normal", "batch")
+    assert noise.kind([c[:, :1].expand(50, 30) for c in calls]) == ("normal", "vector")
+    assert noise.kind([draws.uniform(50, 30) for _ in range(6)]) == ("uniform", None)
+    assert noise.kind([0 * c for c in calls]) == ("none", None)
+    assert noise.kind([0 * c + 1 for c in calls]) == ("constant", None)
+    if abs(scale - 1) > 0.1:
+        assert noise.kind([scale * c for c in calls]) == ("scaled", None)
+
+
+def course(seed: int, kind: str) -> replay.Course:
+    draws = Draws(seed, "course")
+    return replay.draw_course(draws, kind, 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_the_replay_is_that_of_torchs_adam(seed: int) -> None:
+    drawn = course(seed, "TinyAutoEncoder")
+    model = drawn.model().train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=drawn.rate)
+    for _ in range(drawn.epochs):
+        for x in drawn.batches:
+            optimiser.zero_grad()
+            torch.nn.functional.mse_loss(model(x), x).backward()
+            optimiser.step()
+    assert replay.same(drawn, model.state_dict(), replay.train(drawn, Recipe()).state)
+
+
+def recipe_id(recipe: Recipe) -> str:
+    return "+".join(f"{n}-{getattr(recipe, n)}" for n in recipe.deviations()) or "promise"
+
+
+RECIPES = [
+    Recipe(),
+    Recipe(optimiser="SGD"),
+    Recipe(optimiser="AdamW"),
+    Recipe(optimiser="Adam with weight_decay=1e-5"),
+    Recipe(optimiser="RMSprop"),
+    Recipe(rate=0.5),
+    Recipe(rate=1.1),
+    Recipe(criterion="sum of squares"),
+    Recipe(criterion="absolute error"),
+    Recipe(criterion="binary cross-entropy"),
+    Recipe(target="zeros"),
+    Recipe(frozen="encoder"),
+    Recipe(renewed="epoch"),
+    Recipe(decay="0.9 a pass"),
+    Recipe(mode="eval"),
+    Recipe(clears="never"),
+    Recipe(clears="epoch"),
+    Recipe(steps="epoch"),
+    Recipe(steps="delayed"),
+    Recipe(batches="first"),
+    Recipe(batches="all but the last"),
+    Recipe(epochs="one more"),
+    Recipe(epochs="10"),
+    Recipe(optimiser="SGD", clears="never"),
+    Recipe(mode="eval", epochs="one more"),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: recipe_id(r))
+def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
+    draws = Draws(3, "recipes")
+    courses = [
+        replay.draw_course(draws, "TinyAutoEncoder", *shape, 2e-3)
+        for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3))
+    ]
+    found = replay.explain(courses, [replay.train(c, recipe).state for c in courses])
+    assert found is not None
+    assert found.deviations() == recipe.deviations()
+    if not recipe.deviations() == ["rate"]:
+        assert found == recipe
+
+
+def test_weights_that_nothing_explains_stay_unexplained() -> None:
+    draws = Draws(4, "recipes")
+    drawn = replay.draw_course(draws, "TinyAutoEncoder", 7, 7, 1, 2e-3)
+    state = {k: v + 0.1 if v.is_floating_point() else v for k, v in drawn.state.items()}
+    assert replay.explain([drawn], [state]) is None

@@ -1,0 +1,173 @@
+"""The box and the clock: what student code can reach, and what ends it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from autograder import submission
+from autograder.outcomes import Raised, Stopped, Unchecked
+from autograder.submission import Session, Submission
+
+PREAMBLE = "import os, socket, subprocess, sys, time, torch"
+pytestmark = pytest.mark.usefixtures("box")
+
+
+def asked(source: str, *, boxed: bool = True) -> object:
+    """What `sample_images()` of this source gives in a session."""
+    made = Submission([PREAMBLE, source], boxed=boxed)
+    try:
+        with made.session(1) as session:
+            return session.call(session.read("sample_images"))
+    finally:
+        made.close()
+
+
+def test_there_is_no_network() -> None:
+    with pytest.raises(Raised, match="unreachable|not known|resolution"):
+        asked("def sample_images(): socket.create_connection(('192.0.2.1', 80), timeout=3)")
+
+
+def test_there_are_no_files_but_the_interpreters(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    here = Path(__file__).resolve()
+    for path in (secret, here, here.parents[1] / "solution", Path("/etc/passwd")):
+        assert asked(f"def sample_images(): return os.path.exists({str(path)!r})") is False
+
+
+def test_neither_reference_nor_grader_can_be_imported() -> None:
+    for name in ("solution", "autograder"):
+        with pytest.raises(Raised, match="No module named"):
+            asked(f"def sample_images():\n    import {name}\n    return dir({name}) and {name}.check")
+
+
+def test_the_environment_is_empty() -> None:
+    os.environ["A_SECRET"] = "1"
+    try:
+        assert asked("def sample_images(): return os.environ.get('A_SECRET')") is None
+    finally:
+        del os.environ["A_SECRET"]
+
+
+def test_the_interpreter_is_read_only() -> None:
+    source = "def sample_images(): open(torch.__file__, 'a').write('x')"
+    with pytest.raises(Raised, match="Read-only|denied"):
+        asked(source)
+
+
+def test_processes_are_limited() -> None:
+    source = """
+def sample_images():
+    made = 0
+    try:
+        while made < 500:
+            if os.fork() == 0:
+                time.sleep(5)
+                os._exit(0)
+            made += 1
+    except OSError:
+        pass
+    return made"""
+    made = asked(source)
+    assert isinstance(made, int)
+    assert made < 500
+
+
+def test_memory_is_limited() -> None:
+    with pytest.raises(Raised) as caught:
+        asked("def sample_images(): return torch.zeros(3 << 30).sum()")
+    assert caught.value.misconception == "out-of-memory"
+
+
+def test_whoever_runs_inside_is_not_root() -> None:
+    assert asked("def sample_images(): return os.getuid()") != 0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(submission, "STATEMENT_SECONDS", 8.0)
+
+
+@pytest.fixture(params=[(True, True), (True, False), (False, True), (False, False)])
+def options(request: pytest.FixtureRequest) -> tuple[bool, bool]:
+    """boxed, fork."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def opened(options: tuple[bool, bool], quick: None) -> Iterator[Submission]:
+    cells = [
+        PREAMBLE,
+        "state = [0]",
+        "def sample_images(what):\n"
+        "    state[0] += 1\n"
+        "    if what == 'sleep': time.sleep(60)\n"
+        "    if what == 'exit': os._exit(3)\n"
+        "    if what == 'quit': sys.exit(3)\n"
+        "    if what == 'speak': os.write(1, b'x' * 5000)\n"
+        "    return state[0]",
+    ]
+    made = Submission(cells, boxed=options[0], fork=options[1])
+    yield made
+    made.close()
+
+
+def call(session: Session, what: str) -> object:
+    return session.ask("call", session.read("sample_images"), [what], {}, seconds=2.0)
+
+
+def test_a_session_sees_nothing_of_another(opened: Submission) -> None:
+    for _ in range(2):
+        with opened.session(1) as session:
+            assert [call(session, ""), call(session, "")] == [1, 2]
+
+
+def test_code_that_never_ends_is_ended_and_the_next_session_works(opened: Submission) -> None:
+    with opened.session(1) as session, pytest.raises(Stopped) as caught:
+        call(session, "sleep")
+    assert caught.value.misconception == "too-slow"
+    with opened.session(1) as session:
+        assert call(session, "") == 1
+
+
+def test_code_that_ends_its_process_costs_its_session(opened: Submission) -> None:
+    with opened.session(1) as session, pytest.raises(Stopped):
+        call(session, "exit")
+    with opened.session(1) as session:
+        with pytest.raises(Raised):
+            call(session, "quit")
+        assert call(session, "speak") == 2
+
+
+def test_the_same_seed_gives_the_same_noise(options: tuple[bool, bool]) -> None:
+    source = "def sample_images(): return torch.randn(3)"
+    made = Submission([PREAMBLE, source], boxed=options[0], fork=options[1])
+    try:
+        seen = []
+        for seed in (1, 1, 2):
+            with made.session(seed) as session:
+                seen.append(session.call(session.read("sample_images")))
+        assert torch.equal(seen[0], seen[1])
+        assert not torch.equal(seen[0], seen[2])
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("ending", ["time.sleep(60)", "os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_a_definition_that_ends_the_worker_costs_what_it_defines(ending: str, quick: None) -> None:
+    cells = [PREAMBLE, f"VAE = {ending}", "def sample_images(): return 5"]
+    made = Submission(cells, boxed=True)
+    try:
+        with made.session(1) as session:
+            assert session.call(session.read("sample_images")) == 5
+            with pytest.raises(Unchecked, match="cell 2") as caught:
+                session.read("VAE")
+        assert caught.value.misconception == "not-defined"
+    finally:
+        made.close()
