@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autograder import networks
 from autograder.draws import Draws
-from autograder.networks import Network, Spec, Unconfirmed
+from autograder.networks import Layer, Network, Spec, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.worker.wire import Handle
@@ -68,9 +68,7 @@ class Architecture:
                 )
                 raise self._explain(session, draws, nz, batch, Wrong(text, "wrong-shape"))
 
-    def _explain(
-        self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong
-    ) -> Wrong:
+    def _explain(self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong) -> Wrong:
         """Find what an answer depends on that it should not."""
         if self._works(session, draws, draws.integer(2, 60), draws.integer(3, 9)):
             return error
@@ -200,8 +198,14 @@ class Architecture:
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
         network, *_ = self.confirmed(session, draws, training=False)
-        _, found = networks.blocks(networks.layers(network))
+        _, found = networks.blocks(self._layers(network))
         networks.compare_weights(found, self.spec)
+
+    def _layers(self, network: Network) -> list[Layer]:
+        try:
+            return networks.layers(network)
+        except Unconfirmed as error:
+            raise self._unconfirmed({}, error) from error
 
     def check_rest(self, session: Session, draws: Draws) -> None:
         """Norms, activations, nothing else, both modes, and a whole gradient; raises `Wrong`."""
@@ -215,16 +219,16 @@ class Architecture:
                 faults[training] = fault
         if not faults:
             return
-        mode, fault = next(iter(faults.items()))
-        if len(faults) == 1 and fault.misconception not in ("extra-layer", "detached-gradient"):
-            if fault.misconception is not None:
-                text = f"In {'train' if mode else 'eval'} mode: {fault.message}"
-                raise Wrong(text, "mode-dependent")
-        raise fault
+        mode, first = next(iter(faults.items()))
+        by_itself = (None, "extra-layer", "detached-gradient")
+        if len(faults) == 1 and first.misconception not in by_itself:
+            text = f"In {'train' if mode else 'eval'} mode: {first.message}"
+            raise Wrong(text, "mode-dependent")
+        raise first
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
         network, module, nz, batch = self.confirmed(session, draws, training)
-        before, found = networks.blocks(networks.layers(network))
+        before, found = networks.blocks(self._layers(network))
         networks.compare_rest(before, found, self.spec)
         if not training:
             self._check_gradient(session, draws, network, module, nz, batch)

@@ -109,9 +109,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_RUN, None)
-    if run is not None and run.shows_table and exitstatus == pytest.ExitCode.OK:
-        if any(not r.passed for r in run.grade.results):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if run is None or not run.shows_table or exitstatus != pytest.ExitCode.OK:
+        return
+    if not all(r.passed for r in run.grade.results):  # skipped, because not attempted
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -13,7 +13,7 @@ from autograder.losses import Case
 from autograder.outcomes import Wrong
 from autograder.submission import Session
 from autograder.vae import Habits, Model, Reading, Sizes, number
-from autograder.worker.wire import Graph, Handle, Ref
+from autograder.worker.wire import Graph, Ref
 
 PROMISED = Habits(Sizes(), Reading("mean-first", "exp", "normal"))
 
@@ -39,8 +39,7 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
         seen = "one value" if not isinstance(result, tuple | list) else f"{len(result)} values"
         seen = f"a dict with {sorted(map(str, terms))}" if terms else seen
         raise Wrong(
-            "`loss` should return the total and a dict with 'rec_loss' and 'kl_loss', "
-            f"not {seen}.",
+            f"`loss` should return the total and a dict with 'rec_loss' and 'kl_loss', not {seen}.",
             "wrong-return",
         )
     values = [number(value) for value in raw]

@@ -49,7 +49,10 @@ FORMULAS: dict[str, tuple[str, Formula]] = {
     "variance subtracted": ("kl-formula", lambda m, s: (m.square() - torch.exp(2 * s) - 1) / 2 - s),
     "mean subtracted": ("kl-formula", lambda m, s: (torch.exp(2 * s) - m.square() - 1) / 2 - s),
     "sigma for variance": ("kl-formula", lambda m, s: (m.square() + torch.exp(s) - 1) / 2 - s),
-    "half missing on mean": ("kl-formula", lambda m, s: m.square() + (torch.exp(2 * s) - 1) / 2 - s),
+    "half missing on mean": (
+        "kl-formula",
+        lambda m, s: m.square() + (torch.exp(2 * s) - 1) / 2 - s,
+    ),
     "squared log": ("kl-formula", lambda m, s: (m.square() + s.square() - 1) / 2 - s),
     "log twice": ("kl-formula", lambda m, s: (m.square() + torch.exp(2 * s) - 1) / 2 - 2 * s),
     "to log sigma of one": ("kl-log-sigma", lambda m, s: _between(m, s, 0 * m, 0 * s + 1)),
@@ -139,8 +142,8 @@ _REC_FACTORS = [
 ]  # fmt: skip
 _REC_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean absolute error": lambda x, r: (x - r).abs(),
-    "binary cross-entropy": lambda x, r: -(
-        x * r.clamp(1e-12, 1).log() + (1 - x) * (1 - r).clamp(1e-12, 1).log()
+    "binary cross-entropy": lambda x, r: (
+        -(x * r.clamp(1e-12, 1).log() + (1 - x) * (1 - r).clamp(1e-12, 1).log())
     ),
     "smooth L1": lambda x, r: torch.nn.functional.smooth_l1_loss(r, x, reduction="none"),
     "squared error of swapped signs": lambda x, r: -(x - r).square(),

@@ -110,7 +110,7 @@ class Network:
         for operation in self.operations:
             try:
                 perform(operation, tensors)
-            except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+            except Exception as error:  # a claim may be any nonsense
                 raise Unconfirmed(f"{operation.name} cannot be repeated: {error}") from error
         if self.result not in tensors:
             raise Unconfirmed("the result is not made by the traced operations")
@@ -124,7 +124,7 @@ def claimed(told: Any) -> Network:
         values = {int(k): _plain(v) for k, v in told["values"]}
         trained = [int(k) for k in told["trained"] if int(k) in values]
         return Network(operations, values, trained, int(told["result"]))
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except Exception as error:  # as above
         raise Unconfirmed("the trace has no known form") from error
 
 
@@ -170,7 +170,9 @@ def _size_bound(name: str, args: list[Any]) -> int:
         sizes = [n for a in args[3:8] if isinstance(a, list) for n in a if isinstance(n, int)]
         reach = max((abs(n) for n in sizes), default=1)
         image, weight = shapes[0], shapes[1]
-        sides = [(n + 3) * max(reach, 1) * (k + 2) for n, k in zip(image[2:], weight[2:])]
+        sides = [
+            (n + 3) * max(reach, 1) * (k + 2) for n, k in zip(image[2:], weight[2:], strict=True)
+        ]
         return image[0] * max(weight[:2]) * math.prod(sides) // 64
     asked = [n for a in args if isinstance(a, list) for n in a if isinstance(n, int) and n > 0]
     if name in _MAKERS | _POOLS | {"constant_pad_nd", "expand"} and asked:
@@ -246,7 +248,17 @@ class Block:
 
 
 def layers(network: Network) -> list[Layer]:
-    """The steps through which the input goes, in order; reshapes and pads leave no trace."""
+    """The steps through which the input goes, in order; reshapes and pads leave no trace.
+
+    Raises `Unconfirmed` where the operations have no known form.
+    """
+    try:
+        return _layers(network)
+    except Exception as error:  # as above
+        raise Unconfirmed(f"its operations have no known form: {error}") from error
+
+
+def _layers(network: Network) -> list[Layer]:
     flowing, learned, found = {0}, set(network.trained), list[Layer]()
     pending: list[Operation] = []
     for operation in network.operations:
@@ -386,7 +398,7 @@ def _name_function(operations: list[Operation]) -> str | None:
                 perform(operation, tensors)
             else:
                 tensors[_numbers(operation.out)[0]] = tensors[_inputs(operation)[0]]
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError):
+    except Exception:  # not a function of one number
         return None
     result = tensors.get(next(iter(_numbers(operations[-1].out)), -1))
     if result is None or result.shape != _PROBE.shape:
@@ -452,9 +464,13 @@ def _compare_sequence(found: list[Block], spec: list[Spec]) -> None:
     pairs = _align(found, spec)
     ours = sorted((r.kind, r.channels) for r in spec if r.kind != "linear")
     theirs = sorted((b.weight.kind, b.weight.channels) for b in found if b.weight.kind != "linear")
-    if ours == theirs and len(found) == len(spec) and any(
-        b.weight.kind != r.kind or (r.kind != "linear" and b.weight.channels != r.channels)
-        for b, r in zip(found, spec, strict=True)
+    if (
+        ours == theirs
+        and len(found) == len(spec)
+        and any(
+            b.weight.kind != r.kind or (r.kind != "linear" and b.weight.channels != r.channels)
+            for b, r in zip(found, spec, strict=True)
+        )
     ):
         raise Wrong("The layers are the right ones, but in another order.", "wrong-order")
     for block, row in pairs:
@@ -482,9 +498,11 @@ def _cost(block: Block, row: Spec) -> float:
         return 3.0
     if row.kind == "linear":
         return 0.0 if block.weight.channels == row.channels or not row.channels else 0.5
-    return 0.6 * (block.weight.channels != row.channels) + 0.3 * (
-        block.resolution != (row.resolution, row.resolution)
-    ) + 0.2 * (block.weight.kernel != (row.kernel, row.kernel))
+    return (
+        0.6 * (block.weight.channels != row.channels)
+        + 0.3 * (block.resolution != (row.resolution, row.resolution))
+        + 0.2 * (block.weight.kernel != (row.kernel, row.kernel))
+    )
 
 
 def _align(found: list[Block], spec: list[Spec]) -> list[tuple[Block | None, Spec | None]]:
@@ -568,7 +586,9 @@ def _compare_after(block: Block, row: Spec) -> None:
     if activations and [a.name for a in activations] != [row.activation]:
         seen = " and ".join(a.name for a in activations)
         if len(activations) > 1 and row.activation in [a.name for a in activations]:
-            raise Wrong(f"Expected {row.activation} alone after {row}, found {seen}.", "extra-layer")
+            raise Wrong(
+                f"Expected {row.activation} alone after {row}, found {seen}.", "extra-layer"
+            )
         raise Wrong(f"Expected {row.activation} after {row}, found {seen}.", "wrong-activation")
     if norms and activations and steps.index(norms[0]) > steps.index(activations[0]):
         raise Wrong(f"Batch norm belongs before the activation of {row}.", "wrong-order")

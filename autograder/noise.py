@@ -7,6 +7,7 @@ squares, Chernoff for means. A verdict makes at most a dozen of these comparison
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -69,7 +70,7 @@ def sharing(calls: list[Tensor]) -> str | None:
 
     calls: each (B, nz) with B and nz above 1, at least two of one shape.
     """
-    for first, second in zip(calls, calls[1:], strict=False):
+    for first, second in itertools.pairwise(calls):
         if first.shape == second.shape and _same(first, second):
             return "frozen"
     if all(_same(c[:1, :1].expand_as(c), c) for c in calls):

@@ -7,6 +7,7 @@ wrote, whatever it looks like.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -64,7 +65,9 @@ class Course:
 
     def model(self) -> Any:
         """The model before training."""
-        made = standins.MAKERS[self.kind](*(() if self.kind == "TinyAutoEncoder" else (3, self.beta)))
+        made = standins.MAKERS[self.kind](
+            *(() if self.kind == "TinyAutoEncoder" else (3, self.beta))
+        )
         made.load_state_dict(self.state)
         return made
 
@@ -115,7 +118,7 @@ class _Adam:
             v.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
             scale = (v / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
             with torch.no_grad():
-                p -= self.rate * (m / (1 - 0.9**self.count)) / scale
+                p.sub_(self.rate * (m / (1 - 0.9**self.count)) / scale)
 
 
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -217,9 +220,17 @@ _TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "last image": lambda x, all, i: x[-1:].expand_as(x),
     "first batch": lambda x, all, i: all[0][: len(x)],
     "labels": lambda x, all, i: (
-        torch.arange(sum(map(len, all[:i])), sum(map(len, all[: i + 1]))) % 10.0
-    ).view(-1, 1, 1, 1).expand_as(x),
+        (torch.arange(sum(map(len, all[:i])), sum(map(len, all[: i + 1]))) % 10.0)
+        .view(-1, 1, 1, 1)
+        .expand_as(x)
+    ),
 }
+
+
+def _fixed(count: int, asked: int) -> int:
+    return count
+
+
 _EPOCHS: dict[str, Callable[[int], int]] = {
     "asked": lambda n: n,
     "one less": lambda n: max(n - 1, 0),
@@ -227,7 +238,7 @@ _EPOCHS: dict[str, Callable[[int], int]] = {
     "one": lambda n: 1,
     "none": lambda n: 0,
     "twice": lambda n: 2 * n,
-    **{str(k): (lambda n, k=k: k) for k in (2, 3, 5, 10, 20)},  # type: ignore[misc]
+    **{str(k): functools.partial(_fixed, k) for k in (2, 3, 5, 10, 20)},
 }
 _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
@@ -410,7 +421,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     """Recipes for one batch and one pass: the promise, and one deviation in the update."""
     aspects = ("optimiser", "target", "frozen")
     singles = [Recipe()]
-    singles += [Recipe(**{name: c}) for name in aspects for c in _CHOICES[name]]
+    singles += [_deviating((name, c)) for name in aspects for c in _CHOICES[name]]
     singles = [r for r in singles if r.target != "own output"]
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
     singles += [Recipe(rate=_rate_factor(course, seen))]
@@ -421,6 +432,11 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
             if steps == "batch" or not recipe.deviations():
                 yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
     yield Recipe(batches="all but the last")  # of a single batch: nothing
+
+
+def _deviating(*chosen: tuple[str, str], base: Recipe | None = None) -> Recipe:
+    changes: dict[str, Any] = dict(chosen)
+    return replace(base or Recipe(), **changes)
 
 
 def _passes(course: Course, seen: State) -> list[str]:
@@ -440,7 +456,7 @@ def _combined(found: list[Recipe]) -> Iterator[Recipe]:
         for recipe in found[:6]:
             for chosen in itertools.combinations(singles, count):
                 if len({name for name, _ in chosen}) == count:
-                    yield replace(recipe, **dict(chosen))
+                    yield _deviating(*chosen, base=recipe)
 
 
 def _criteria(course: Course) -> list[str]:

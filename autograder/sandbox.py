@@ -102,7 +102,7 @@ def _box() -> list[str]:
     mounts: list[str] = []
     for folder in folders:
         if folder.is_symlink() and str(folder) in _SYSTEM:
-            mounts += ["--symlink", os.readlink(folder), str(folder)]
+            mounts += ["--symlink", str(folder.readlink()), str(folder)]
         elif folder.exists():
             mounts += [*_parents(folder, made), "--ro-bind", str(folder), str(folder)]
     for folder in _packages_to_hide():

@@ -101,13 +101,14 @@ class Submission:
             "promised": contract.PROMISED,
             "trainers": contract.TRAINERS,
         }
-        threading.Thread(target=self._send_quietly, args=(self._process, request), daemon=True).start()
+        threading.Thread(
+            target=self._send_quietly, args=(self._process, request), daemon=True
+        ).start()
 
     @staticmethod
     def _send_quietly(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
-            assert process.stdin is not None
-            wire.write_frame(process.stdin, request, [])
+            wire.write_frame(process.stdin, request, [])  # type: ignore[arg-type]
 
     @property
     def definitions(self) -> Definitions:
@@ -189,7 +190,7 @@ class Submission:
         if "error" in header:
             raise _error(header["error"], self._ready)
         try:
-            return wire.Decoder(received, lambda handle: handle)(header["value"])
+            return wire.Decoder(received)(header["value"])
         except wire.WireError as error:
             raise self._lost(str(error)) from error
 
@@ -331,7 +332,9 @@ def _definitions(told: object) -> Definitions:
     return Definitions(
         {n for n in told.get("defined", ()) if isinstance(n, str)},
         {n for n in told.get("variables", ()) if isinstance(n, str)},
-        {k: v for k, v in errors.items() if isinstance(v, dict)} if isinstance(errors, dict) else {},
+        {k: v for k, v in errors.items() if isinstance(v, dict)}
+        if isinstance(errors, dict)
+        else {},
         [b for b in broken if isinstance(b, dict)] if isinstance(broken, list) else [],
     )
 

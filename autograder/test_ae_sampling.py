@@ -11,6 +11,7 @@ from torch import Tensor
 from autograder import noise
 from autograder.architecture import USUAL_BATCH, USUAL_NZ, numbers_read
 from autograder.checks import check
+from autograder.compare import plain
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -30,12 +31,9 @@ class Call:
 
     def matching(self, nz: int) -> Tensor | None:
         """The latents of the images, decoded at once or one after the other."""
-        if not isinstance(self.images, Tensor):
-            return None
-        images = self.images.float()
-        whole = decoded(self.latents, images, nz)
+        whole = decoded(self.latents, self.images, nz)
         flat = [z for z in self.latents if z.dim() == 2 and z.shape[1] == nz]
-        return decoded([torch.cat(flat)], images, nz) if whole is None and flat else whole
+        return decoded([torch.cat(flat)], self.images, nz) if whole is None and flat else whole
 
 
 def _sample(session: Session, count: int, nz: int) -> Call:
@@ -73,7 +71,7 @@ def _call(
 
 def _tensors(session: Session, part: Handle, name: str) -> list[Tensor]:
     found = session.attribute(part, name)
-    return [z for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
+    return [plain(z) for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
 
 
 def _models(session: Session) -> list[str]:
@@ -117,7 +115,7 @@ def _check_sizes(session: Session, count: int, nz: int) -> None:
         raise Wrong(text, "wrong-return")
     if seen != (count, 1, 28, 28):
         raise Wrong(f"Expected images of {(count, 1, 28, 28)}, got {seen}.", "wrong-shape")
-    if any(z.dim() != 2 or z.shape[1] != nz for z in call.latents):
+    if not call.latents or any(z.dim() != 2 or z.shape[1] != nz for z in call.latents):
         raise Wrong(f"Latents of {nz} numbers were asked for.", "wrong-shape")
 
 
@@ -165,7 +163,7 @@ def test_noise(session: Session, draws: Draws) -> None:
     calls = []
     for _ in range(6):
         call = _sample(session, count, nz)
-        latents = [z for z in call.latents if z.dim() == 2]
+        latents = [z for z in call.latents if z.dim() == 2 and z.shape[1] == nz]
         if not latents:
             raise Unchecked("No latents reach the decoder of any model.", "uses-global-model")
         whole = call.matching(nz)

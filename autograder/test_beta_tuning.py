@@ -22,7 +22,9 @@ def _beta(session: Session) -> float:
     value = session.read("TUNED_BETA")
     beta = None if isinstance(value, bool) else number(value)
     if beta is None:
-        raise Wrong(f"`TUNED_BETA` should be a float, not a {type(value).__name__}.", "wrong-return")
+        raise Wrong(
+            f"`TUNED_BETA` should be a float, not a {type(value).__name__}.", "wrong-return"
+        )
     if not math.isfinite(beta) or beta < 0:
         raise Wrong("`TUNED_BETA` should be a positive number.", "untuned-beta")
     return beta

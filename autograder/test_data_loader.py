@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from torch import Tensor
@@ -45,6 +46,8 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
 def _indices(batch: Any) -> list[int]:
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], Tensor):
         raise Wrong("Batches should be pairs of images and labels.", "wrong-return")
+    if batch[1].is_floating_point():
+        raise Wrong("The labels of a batch should be as the dataset has them.", "wrong-return")
     return [int(i) for i in batch[1].flatten()]
 
 
@@ -107,8 +110,6 @@ def test_shuffling(session: Session, draws: Draws) -> None:
     orders = [[i for batch in e for i in batch] for e in _epochs(session, size, batch_size)]
     if any(order == sorted(order) for order in orders):
         raise Wrong("The examples come in the order of the dataset.", "not-shuffled")
-    if any(first == second for first, second in zip(orders, orders[1:], strict=False)):
+    if any(first == second for first, second in itertools.pairwise(orders)):
         text = "The order is the same in every epoch; it should be drawn afresh."
         raise Wrong(text, "not-shuffled")
-
-

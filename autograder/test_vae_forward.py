@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autograder.checks import check
+from autograder.compare import close
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -74,9 +75,10 @@ def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
             seen = session.attribute(part, "width")
         except Raised:
             seen = None
+    seen = number(seen)
     if seen != width:
         text = f"`.{name}` should be `{name.capitalize()}` made for {width} numbers"
-        raise Wrong(f"{text}; yours was made for {seen if seen else 'something else'}.")
+        raise Wrong(f"{text}; yours was made for {f'{seen:g}' if seen else 'something else'}.")
 
 
 def _check_call(
@@ -98,7 +100,7 @@ def _check_output(call: Forward, nz: int, batch: int) -> None:
     if tuple(q.shape) != (batch, 2 * nz):
         text = f"'q' should be {(batch, 2 * nz)}, not {tuple(q.shape)}."
         raise Wrong(text, "q-structure")
-    if not torch.allclose(q.float(), call.q, atol=1e-4):
+    if not close(q, call.q):
         raise Wrong("'q' should be what the encoder gave: mean, then log sigma.", "q-structure")
     if not isinstance(call.rec, Tensor) or tuple(call.rec.shape) != (batch, 1, 28, 28):
         seen = tuple(call.rec.shape) if isinstance(call.rec, Tensor) else type(call.rec).__name__
@@ -258,7 +260,7 @@ def _check_variation(session: Session, draws: Draws, habits: Habits, training: b
     model, q = Model(session, nz, 1.0), draw_code(draws, batch, nz)
     model.mode(training)
     first, second = model.forward(q).latents[-1:], model.forward(q).latents[-1:]
-    if not first or not second or torch.allclose(first[0], second[0], atol=1e-4):
+    if not first or not second or close(first[0], second[0]):
         raise Wrong("The latent is the same at every call; noise should vary.", "no-noise")
 
 
@@ -313,8 +315,7 @@ def _compare_gradient(seen: Any, expected: Tensor | None) -> None:
     if expected is None:
         fine = bool((seen != 0).any())  # what the latent is was judged elsewhere
     else:
-        scale = float(expected.abs().max())
-        fine = bool(((seen - expected).abs() <= 1e-2 * scale).all())
+        fine = close(seen / expected.abs().max(), expected / expected.abs().max(), 1e-2)
     if not fine:
         raise Wrong(
             "The gradient of 'rec' does not reach mean and log standard deviation as it should.",

@@ -1,9 +1,9 @@
 """`VAE.reconstruct(x)`: decodes the posterior mean."""
 
-import torch
 from torch import Tensor
 
 from autograder.checks import check
+from autograder.compare import close
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -64,7 +64,7 @@ def _check(session: Session, draws: Draws, sizes: Sizes, reading: Reading) -> No
                 raise _wrong_shape(image, batch, nz)
             mean, _ = LAYOUTS[reading.layout or "mean-first"](code_of(x, q))
             expected = standins.Decoder(nz)(mean).detach()
-            if not torch.allclose(image.float(), expected, atol=1e-4):
+            if not close(image, expected):
                 raise Wrong("`reconstruct` should decode the posterior mean; yours does not.")
 
 
@@ -111,7 +111,9 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
         text = "`reconstruct` decodes log sigma; the mean is the first half of q."
         return Wrong(text, "wrong-latent")
     if "other" in found.values():
-        return Wrong("`reconstruct` decodes something else than the posterior mean.", "wrong-latent")
+        return Wrong(
+            "`reconstruct` decodes something else than the posterior mean.", "wrong-latent"
+        )
     return error
 
 
@@ -131,14 +133,14 @@ def _what(session: Session, draws: Draws, training: bool) -> str:
             return "other" if model.latents() else "nothing"
         calls.append(call)
     for layout in ("mean-first", "sigma-first"):
-        if all(z is not None and _close(z, LAYOUTS[layout](q)[0]) for q, z in calls):
+        if all(z is not None and close(z, LAYOUTS[layout](q)[0]) for q, z in calls):
             return "mean" if layout == "mean-first" else layout
     if all(z is not None for _, z in calls):
         reading = _reading(calls)
         if reading.layout is not None and reading.noise in ("normal", "uniform"):
             return "sample"
         first, second = _call(model, q)[1], _call(model, q)[1]
-        if first is not None and second is not None and not _close(first, second):
+        if first is not None and second is not None and not close(first, second):
             return "sample"
     return "other"
 
@@ -150,11 +152,7 @@ def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:
     latents = model.latents()[before:]
     if not isinstance(image, Tensor):
         return code_of(x, q), None
-    return code_of(x, q), decoded(latents, image.float(), q.shape[1] // 2)
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(first, second, atol=1e-3)
+    return code_of(x, q), decoded(latents, image, q.shape[1] // 2)
 
 
 def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:
@@ -164,6 +162,6 @@ def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:
     made = []
     for q, z in calls:
         assert z is not None
-        rec = standins.Decoder(z.shape[1])(z).detach()
+        rec = standins.Decoder(z.shape[1])(z.float()).detach()
         made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z]))
     return read_latents(made)

@@ -34,7 +34,10 @@ _STEPPING = {
 }
 
 
-_SCALED = ("sum of squares", "squares summed over pixels", "half of the squares") + (
+_SCALED = (
+    "sum of squares",
+    "squares summed over pixels",
+    "half of the squares",
     "mean square over the number of batches",
 )
 
@@ -87,8 +90,8 @@ class Trainer:
         function = session.read(self.name)
         returned = session.call(function, model, loader, course.epochs, course.rate, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise Unchecked("The trained model has no weights that can be read.")
+        if not isinstance(state, dict) or not _is_like(state, course.state):
+            raise Unchecked("After training, the model has other weights than before.")
         differentiated = session.attribute(model, "differentiated") is True
         return Trial(course, state, returned, cleared is True, differentiated)
 
@@ -122,7 +125,9 @@ class Trainer:
             text = f"{error.message} Something in the loop cuts the gradient."
             return Unchecked(text, "detached-gradient")
         if self._runs_with_globals(session, courses[0]):
-            return Unchecked(f"{error.message} It needs variables of the notebook.", "hidden-global")
+            return Unchecked(
+                f"{error.message} It needs variables of the notebook.", "hidden-global"
+            )
         if "module" in reads.values():
             text = f"{error.message} Use the model that the function is handed."
             return Unchecked(text, "uses-global-model")
@@ -149,7 +154,7 @@ class Trainer:
         return False
 
     def follows_variable(self, session: Session, draws: Draws, what: str) -> str | None:
-        """The notebook's variable that takes the place of an argument: `rate`, `epochs` or `beta`."""
+        """The notebook's variable in the place of an argument: `rate`, `epochs` or `beta`."""
         course = self.courses(draws)[2]
         for name in numbers_read(session, self.name):
             before = session.read(name)
@@ -187,7 +192,9 @@ class Trainer:
                 return Wrong(text, "hidden-global")
             return Wrong("The steps are not of the learning rate that was asked for.", slug)
         if aspect == "optimiser":
-            return Wrong(f"Expected Adam with its defaults; the weights move as {value} does.", slug)
+            return Wrong(
+                f"Expected Adam with its defaults; the weights move as {value} does.", slug
+            )
         if aspect == "renewed":
             text = f"The optimiser is made again at every {value}, so that it forgets its past."
             return Wrong(text, slug)
@@ -223,9 +230,7 @@ class Trainer:
 
     def _is_first_step_right(self, findings: Findings) -> bool:
         first = findings.trials[0]
-        return replay.same(
-            first.course, first.state, replay.train(first.course, Recipe()).state
-        )
+        return replay.same(first.course, first.state, replay.train(first.course, Recipe()).state)
 
     def check_stepping(self, session: Session, findings: Findings) -> None:
         """A step for every batch with fresh gradients, in train mode; raises `Wrong`."""
@@ -298,6 +303,14 @@ def _forward_passes(trial: Trial) -> int:
     return int(count) if count.numel() == 1 else -1
 
 
+def _is_like(state: dict[Any, Any], first: State) -> bool:
+    """Whether the same weights are there, of the same shapes and dtypes."""
+    return set(state) == set(first) and all(
+        isinstance(state[n], Tensor) and (state[n].shape, state[n].dtype) == (v.shape, v.dtype)
+        for n, v in first.items()
+    )
+
+
 def _are_passes_right(findings: Findings) -> bool:
     """Whether batch norm counted every batch of every pass, in train mode."""
     return all(
@@ -310,9 +323,7 @@ def _untouched(trial: Trial) -> bool:
     return _forward_passes(trial) == 0 and not replay.moved(trial.course, trial.state)
 
 
-def check_series(
-    seen: Any, expected: list[list[float]], what: str, by_value: bool = True
-) -> None:
+def check_series(seen: Any, expected: list[list[float]], what: str, by_value: bool = True) -> None:
     """A returned list of losses, one a step, that hold no graph; raises `Wrong`.
 
     expected: the series that count as right. by_value: or only their length counts.

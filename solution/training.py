@@ -23,7 +23,7 @@ class Progress:
         for batch in self.data_loader:
             yield batch
             self.bar.update()
-        if self.bar.n >= self.bar.total:
+        if self.bar.total is not None and self.bar.n >= self.bar.total:
             self.bar.close()
 
     def __len__(self) -> int:

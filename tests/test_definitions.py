@@ -98,7 +98,9 @@ def test_helpers_that_grow_are_followed() -> None:
 
 
 def test_conditional_definitions_are_run() -> None:
-    assert value("try:\n    import no_such\nexcept ImportError:\n    a = 1", "def f(): return a") == 1
+    assert (
+        value("try:\n    import no_such\nexcept ImportError:\n    a = 1", "def f(): return a") == 1
+    )
 
 
 def test_packages_that_are_missing_do_nothing() -> None:

@@ -124,7 +124,7 @@ def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
     found = replay.explain(courses, [replay.train(c, recipe).state for c in courses])
     assert found is not None
     assert found.deviations() == recipe.deviations()
-    if not recipe.deviations() == ["rate"]:
+    if recipe.deviations() != ["rate"]:
         assert found == recipe
 
 

@@ -28,7 +28,7 @@ def asked(source: str, *, boxed: bool = True) -> object:
 
 
 def test_there_is_no_network() -> None:
-    with pytest.raises(Raised, match="unreachable|not known|resolution"):
+    with pytest.raises(Raised, match=r"unreachable|not known|resolution"):
         asked("def sample_images(): socket.create_connection(('192.0.2.1', 80), timeout=3)")
 
 
@@ -43,7 +43,9 @@ def test_there_are_no_files_but_the_interpreters(tmp_path: Path) -> None:
 def test_neither_reference_nor_grader_can_be_imported() -> None:
     for name in ("solution", "autograder"):
         with pytest.raises(Raised, match="No module named"):
-            asked(f"def sample_images():\n    import {name}\n    return dir({name}) and {name}.check")
+            asked(
+                f"def sample_images():\n    import {name}\n    return dir({name}) and {name}.check"
+            )
 
 
 def test_the_environment_is_empty() -> None:
@@ -56,7 +58,7 @@ def test_the_environment_is_empty() -> None:
 
 def test_the_interpreter_is_read_only() -> None:
     source = "def sample_images(): open(torch.__file__, 'a').write('x')"
-    with pytest.raises(Raised, match="Read-only|denied"):
+    with pytest.raises(Raised, match=r"Read-only|denied"):
         asked(source)
 
 

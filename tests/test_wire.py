@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -40,7 +41,7 @@ def there_and_back(value: Any) -> Any:
     wire.write_frame(stream, {"value": encoded}, tensors)
     stream.seek(0)
     header, received = wire.read_frame(stream)
-    return wire.Decoder(received, lambda handle: handle)(header["value"])
+    return wire.Decoder(received)(header["value"])
 
 
 @given(VALUES)
@@ -126,10 +127,8 @@ JSON = st.recursive(
 @given(JSON)
 @settings(max_examples=300)
 def test_any_json_decodes_or_is_refused(node: Any) -> None:
-    try:
-        wire.Decoder([torch.zeros(2)], lambda handle: handle)(node)
-    except (wire.WireError, LookupError, TypeError) as error:
-        assert isinstance(error, wire.WireError) or "r" in str(node)
+    with contextlib.suppress(wire.WireError):
+        wire.Decoder([torch.zeros(2)])(node)
 
 
 def test_deep_values_are_refused() -> None:
@@ -137,4 +136,4 @@ def test_deep_values_are_refused() -> None:
     for _ in range(100):
         node = {"l": [node]}
     with pytest.raises(wire.WireError):
-        wire.Decoder([], lambda handle: handle)(node)
+        wire.Decoder([])(node)

@@ -139,11 +139,13 @@ def _read_names(node: ast.AST) -> set[str]:
         part.id
         for part in ast.walk(node)
         if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store)
-    } | ({node.target.id} if _augments_a_name(node) else set())
+    } | _augmented(node)
 
 
-def _augments_a_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
+def _augmented(node: ast.AST) -> set[str]:
+    """The name that `+=` and its kind read as well as bind."""
+    augments = isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
+    return {node.target.id} if augments else set()  # type: ignore[attr-defined]
 
 
 def _called(node: ast.AST) -> set[str]:
@@ -163,7 +165,7 @@ def _changed(node: ast.stmt) -> set[str]:
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         targets = [node.value.func]
         if isinstance(node.value.func, ast.Name) and node.value.func.id == "setattr":
-            targets = [ast.Attribute(value=node.value.args[0])] if node.value.args else []
+            return {_root(argument) for argument in node.value.args[:1]} - {""}
     else:
         return set()
     return {_root(t) for t in targets if isinstance(t, ast.Attribute | ast.Subscript)} - {""}
@@ -193,9 +195,7 @@ def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[S
     ]
     names, chosen = set(promised), set[int]()
     while True:
-        found = {
-            id(s) for s in candidates if id(s) not in chosen and _serves(s, names, imported)
-        }
+        found = {id(s) for s in candidates if id(s) not in chosen and _serves(s, names, imported)}
         if not found:
             return [s for s in candidates if id(s) in chosen]
         chosen |= found
@@ -266,6 +266,7 @@ def execute(
     outcome = Outcome(namespace)
     for statement in statements:
         if not progress(statement.cell, statement.index):
+            error: dict[str, Any] | None
             error = {"type": "Stopped", "message": "it did not end, or ended the process"}
         else:
             error = _run(statement, namespace)

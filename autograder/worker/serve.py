@@ -9,11 +9,13 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
+
+import torch
 
 import definitions
 import standins
-import torch
 import tracing
 import wire
 
@@ -173,9 +175,7 @@ class Session:
         """The gradient of a scalar made of outputs; None where no graph leads."""
         if not output.requires_grad:
             return [None for _ in inputs]
-        return list(
-            torch.autograd.grad(output.sum(), inputs, retain_graph=True, allow_unused=True)
-        )
+        return list(torch.autograd.grad(output.sum(), inputs, retain_graph=True, allow_unused=True))
 
     def parameter_gradients(
         self, module: torch.nn.Module, x: torch.Tensor, weights: torch.Tensor
@@ -191,7 +191,7 @@ class Session:
     def trace(self, module: Any, image: torch.Tensor, training: bool) -> dict[str, Any]:
         """Trace one call in the given mode; the weights are as they were before it."""
         module.train(training)
-        found = tracing.trace(module, image)
+        found: dict[str, Any] = tracing.trace(module, image)
         if found["error"] is not None:
             found["error"] = definitions.describe(found["error"])
         return found
@@ -220,7 +220,7 @@ class Session:
         """
         names, seen = set[str](), set[int]()
         _collect_reads(target, self.namespace, names, seen, 0)
-        found = {}
+        found: dict[str, Any] = {}
         for name in sorted(names):
             value = self.namespace.get(name)
             if isinstance(value, bool | int | float):
@@ -352,7 +352,7 @@ def _limit(options: dict[str, Any]) -> None:
 def _address_space() -> int:
     """Bytes of address space in use, as far as the system tells."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return 8 << 30

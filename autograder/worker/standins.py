@@ -108,7 +108,7 @@ class TinyAutoEncoder(nn.Module):
             nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
         )
         self.differentiated = False  # whether a gradient ever reached the weights
-        self.decoder[0].weight.register_post_accumulate_grad_hook(self._note)
+        next(self.decoder.parameters()).register_post_accumulate_grad_hook(self._note)
 
     def _note(self, weight: Tensor) -> None:
         self.differentiated = True
@@ -131,7 +131,7 @@ class TinyVariational(nn.Module):
         self.encoder = whole.encoder
         self.decoder = whole.decoder
         self.differentiated = False
-        self.decoder[0].weight.register_post_accumulate_grad_hook(self._note)
+        next(self.decoder.parameters()).register_post_accumulate_grad_hook(self._note)
 
     def _note(self, weight: Tensor) -> None:
         self.differentiated = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +18,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self, module: Any, image: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[dict[str, Any]] = []
         self.numbers: dict[int, int] = {}
         self.alive: list[Tensor] = []  # keeps ids from being used twice

@@ -205,11 +205,14 @@ def _encode_tensor(
 class Decoder:
     """Turns the JSON of one message back into values; raises `WireError` on any other form."""
 
-    def __init__(self, tensors: list[torch.Tensor], resolve: Callable[[Handle], Any]) -> None:
+    def __init__(
+        self, tensors: list[torch.Tensor], resolve: Callable[[Handle], Any] | None = None
+    ) -> None:
+        """resolve: turns a handle into its object; without it handles stay, and have no parts."""
         self.tensors, self.resolve, self.nodes = tensors, resolve, 0
 
     def __call__(self, node: Any, depth: int = 0) -> Any:
-        """Decode one node; `resolve` turns a handle into what it stands for."""
+        """Decode one node."""
         self.nodes += 1
         if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT + 1:
             raise WireError("a message has too many values")
@@ -254,11 +257,12 @@ class Decoder:
         number, kind = node["h"], node.get("k", "object")
         if type(number) is not int or not isinstance(kind, str):
             raise WireError("a handle has no number")
-        return self.resolve(Handle(number, kind[:80]))
+        found = Handle(number, kind[:80])
+        return found if self.resolve is None else self.resolve(found)
 
     def ref(self, node: dict[str, Any], depth: int) -> Any:
         """The part of an object that a node points at."""
-        if type(node["r"]) is not int or not isinstance(node.get("p"), list):
+        if self.resolve is None or type(node["r"]) is not int or type(node.get("p")) is not list:
             raise WireError("a reference has no path")
         found = self.resolve(Handle(node["r"]))
         for step in node["p"]:

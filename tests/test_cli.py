@@ -1,0 +1,102 @@
+"""The command line and pytest beside a notebook: exit statuses, files, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autograder import cli, sandbox
+from tests import corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, "-P", "-m", "autograder", *arguments]
+    return subprocess.run(
+        call, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def unboxed() -> list[str]:
+    return ["--unboxed"] if sandbox.missing() else []
+
+
+def test_a_notebook_is_graded_and_the_json_written(tmp_path: Path, unboxed: list[str]) -> None:
+    corpus.write(corpus.submission("student"), tmp_path / "vae.ipynb")
+    # what lies beside the notebook is never imported or read
+    for shadow in ("torch.py", "conftest.py", "hypothesis.py", "sitecustomize.py"):
+        (tmp_path / shadow).write_text("raise RuntimeError('shadowed')")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --collect-only")
+    done = command("grade", "vae.ipynb", "--json", "out.json", *unboxed, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "uses-global-model" in done.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["score"] == 24
+
+
+@pytest.mark.parametrize("name", ["missing.ipynb", ".", "text.ipynb", "old.ipynb"])
+def test_what_cannot_be_graded_ends_with_two_and_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.ipynb").write_text("no notebook")
+    (tmp_path / "old.ipynb").write_text('{"nbformat": 3, "worksheets": []}')
+    done = command("grade", name, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_a_sandbox_grading_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus.write(corpus.submission("student"), tmp_path / "vae.ipynb")
+    monkeypatch.setattr(sandbox, "missing", lambda: "bubblewrap is not installed")
+    assert cli.main(["grade", str(tmp_path / "vae.ipynb")]) == 2
+    assert "--unboxed" in capsys.readouterr().err
+
+
+def student_folder(folder: Path, notebook: Path) -> Path:
+    """What a student has: the notebook, and a copy of the kit beside it."""
+    shutil.copy(notebook, folder / "vae.ipynb")
+    shutil.copytree(ROOT / "autograder", folder / "autograder")
+    return folder
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    call = [sys.executable, "-m", "pytest", "autograder/", *arguments]
+    return subprocess.run(
+        call, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_pytest_on_the_untouched_release(tmp_path: Path) -> None:
+    student_folder(tmp_path, ROOT / "release" / "vae" / "vae.ipynb")
+    done = run_pytest(tmp_path)
+    assert done.returncode == 1
+    assert "0 / 31" in done.stdout
+    assert done.stdout.count("not-attempted") >= 10
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_pytest_without_sandbox_or_fork_as_on_other_systems(tmp_path: Path) -> None:
+    corpus.write(corpus.submission("perfect"), tmp_path / "mine.ipynb")
+    student_folder(tmp_path, ROOT / "release" / "vae" / "vae.ipynb")
+    done = run_pytest(tmp_path, "--notebook", "mine.ipynb", "--unboxed", "--no-fork")
+    assert done.returncode == 0, done.stdout
+    assert "31 / 31" in done.stdout
+    assert "without a sandbox" in done.stdout
+
+
+def test_pytest_names_a_missing_notebook(tmp_path: Path) -> None:
+    student_folder(tmp_path, ROOT / "release" / "vae" / "vae.ipynb")
+    done = run_pytest(tmp_path, "--notebook", "other.ipynb")
+    assert done.returncode == 4
+    assert "other.ipynb: no such file" in done.stderr
