@@ -14,8 +14,8 @@ from autograder.submission import Session
 from autograder.vae import Habits, Sizes, number
 
 # Bounds on the promised scale: squared error averaged over pixels, KL summed over latents.
-GOOD = (2e-5, 5e-4)
-NEAR = (5e-6, 2e-3)
+GOOD = (3e-5, 1e-3)
+NEAR = (1e-5, 3e-3)
 
 
 def _beta(session: Session) -> float:

@@ -15,6 +15,10 @@ settings.register_profile("tests", deadline=None, database=None)  # no verdict b
 settings.load_profile("tests")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole-corpus", action="store_true", help="grade all of the student work")
+
+
 @pytest.fixture
 def box() -> None:
     """Skips a test of the sandbox where there is none; fails where CI says there must be."""

@@ -113,6 +113,14 @@ def canonical(work: list[Mistake]) -> list[Mistake]:
     return list(first.values())
 
 
+def one_each(work: list[Mistake]) -> list[Mistake]:
+    """The first mistake of every misconception."""
+    first: dict[str | None, Mistake] = {}
+    for mistake in work:
+        first.setdefault(mistake.misconception, mistake)
+    return list(first.values())
+
+
 def accidents() -> list[Mistake]:
     """Code that fails on its own, by kind; `group` is the kind."""
     return _listed("accidents", "accident", Mistake)

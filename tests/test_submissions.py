@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,19 @@ def test_the_untouched_release_is_not_attempted() -> None:
     assert {answer["status"] for answer in made["answers"]} == {"not-attempted"}
 
 
-@pytest.mark.parametrize("mistake", corpus.canonical(corpus.mistakes()), ids=by_name)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every misconception once by default; the whole corpus with --whole-corpus."""
+    whole = metafunc.config.getoption("--whole-corpus")
+    work: dict[str, list[Any]] = {
+        "mistake": corpus.mistakes() if whole else corpus.one_each(corpus.mistakes()),
+        "accident": corpus.accidents() if whole else corpus.canonical(corpus.accidents()),
+        "variant": corpus.variants() if whole else corpus.variants()[::6],
+    }
+    for name, chosen in work.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, chosen, ids=by_name)
+
+
 def test_mistakes_cost_their_points_and_are_named(mistake: Mistake) -> None:
     assert_loses(grade(mistake.notebook()), mistake)
 
@@ -71,20 +82,17 @@ def test_every_misconception_has_a_notebook() -> None:
 
 
 @pytest.fixture
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What never ends is ended soon; what ends is given enough on a busy machine."""
     monkeypatch.setattr(submission, "ANSWER_SECONDS", 8.0)
     monkeypatch.setattr(submission, "STATEMENT_SECONDS", 10.0)
-    yield
 
 
 @pytest.mark.usefixtures("short_patience")
-@pytest.mark.parametrize("accident", corpus.canonical(corpus.accidents()), ids=by_name)
 def test_accidents_cost_their_own_task(accident: Mistake) -> None:
     assert_loses(grade(accident.notebook()), accident)
 
 
-@pytest.mark.parametrize("variant", corpus.variants()[::4], ids=by_name)
 def test_other_spellings_keep_full_marks(variant: Variant) -> None:
     made = grade(variant.notebook())
     assert lost(made) == {}, [r.message for r in made.results if r.message]
