@@ -60,6 +60,8 @@ class Architecture:
             except (NotAttempted, Stopped):
                 raise
             except Unchecked as error:
+                if error.misconception is not None:
+                    raise
                 raise self._explain(session, draws, nz, batch, error) from error
             if not self.fits(answer, nz, batch):
                 seen = _described(answer)
@@ -193,6 +195,8 @@ class Architecture:
             except Unchecked as error:
                 last = last or error
         assert last is not None
+        if last.misconception is not None:
+            raise last
         raise self._explain_by_layers(session, draws, *sizes[0], last)
 
     def check_weights(self, session: Session, draws: Draws) -> None:

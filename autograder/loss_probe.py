@@ -60,17 +60,18 @@ def collect(
     sizes: Sizes,
     term: int,
     count: int = 4,
+    spread: float = 0.7,
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q in the layout of `habits`.
 
-    term: the one of the three scalars that must be there.
+    term: the one of the three scalars that must be there. spread: of log_sigma.
     """
     cases = []
     for _ in range(count):
         nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
         beta = draws.real(0.3, 4.0)
         model = Model(session, nz, beta)
-        q = torch.cat([2 * draws.normal(batch, nz), 1.5 * draws.normal(batch, nz)], 1)
+        q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
         values = call_loss(session, model, habits, x, rec, q, term)
         mu, s = habits.reading.halves(q)

@@ -335,6 +335,9 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
         return [Layer("crop", resolution=shape[2:])] if crops else []
     if name in _POINTWISE | _MAKERS:
         return []
+    source = _shape(operation.args[0]) if operation.args else ()
+    if name in _POOLS and (set(source[2:]) == {1} or source == shape):
+        return []  # a pool over a single pixel
     resolution = shape[2:] if len(shape) == 4 else ()
     return [Layer("other", resolution=resolution, name=name.strip("_").replace("_", " "))]
 

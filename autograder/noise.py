@@ -42,6 +42,24 @@ def is_uniform(sample: Tensor, low: float, high: float) -> bool:
     return _distance(cdf) <= math.sqrt(_LOG / (2 * e.numel())) + 1e-3
 
 
+def varies_normally(calls: Tensor) -> bool:
+    """Whether each number varies over calls as a shifted and scaled normal one; (calls, ...).
+
+    Compared with normal draws of the same shape, both put on mean 0 and variance 1 over the
+    calls. The bound is that of two samples, doubled because standardising ties the draws.
+    """
+    seen = calls.double().flatten(1)
+    moving = seen.std(0) > 1e-9
+    if not bool(moving.any()) or not bool(torch.isfinite(seen).all()):
+        return False
+    seen = seen[:, moving]
+    drawn = torch.randn(seen.shape, dtype=seen.dtype, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (((c - c.mean(0)) / c.std(0)).flatten().sort().values for c in (drawn, seen))
+    n = ours.numel()
+    gap = (torch.searchsorted(ours, theirs) - torch.arange(n)).abs().max() / n
+    return float(gap) <= 2 * math.sqrt(_LOG / n)
+
+
 def _distance(cdf: Tensor) -> float:
     """Kolmogorov's distance of sorted probabilities from the uniform distribution."""
     n = cdf.numel()

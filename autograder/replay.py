@@ -410,6 +410,16 @@ def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
     return None
 
 
+def loss_of(course: Course, state: State) -> float:
+    """The promised loss of a model with these weights over all batches, in train mode."""
+    model = course.model()
+    model.load_state_dict(state)
+    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
+    for x in course.batches:
+        _loss(course, model, x, x, Recipe(), losses)
+    return sum(losses["promised"])
+
+
 def _fits(course: Course, state: State, recipe: Recipe) -> bool:
     try:
         return same(course, state, train(course, recipe).state)

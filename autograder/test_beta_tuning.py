@@ -34,8 +34,8 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
     """The beta that has the same effect with the promised loss: scales were charged before."""
     ways = [PROMISED]
     if habits.sizes is not None:
-        ways.append(Habits(habits.sizes, PROMISED.reading, habits.tree, habits.extras))
-        ways.append(Habits(habits.sizes, habits.reading, habits.tree, habits.extras))
+        ways.append(Habits(habits.sizes, PROMISED.reading, habits.tree))
+        ways.append(Habits(habits.sizes, habits.reading, habits.tree))
     for way in ways:
         try:
             cases = collect(session, draws, way, Sizes(), KL, count=3)

@@ -34,7 +34,7 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
         raise Wrong(f"`make_data_loader` should return a DataLoader, not a {kind}.", "wrong-return")
     session.call(session.attribute(loader, "__len__"))
     epochs = [
-        [_indices(batch) for batch in session.ask("iterate", loader, 3 * size)]
+        [_indices(session, batch) for batch in session.ask("iterate", loader, 3 * size)]
         for _ in range(EPOCHS)
     ]
     if epochs[0] and not all(epochs):
@@ -43,8 +43,11 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
     return epochs
 
 
-def _indices(batch: Any) -> list[int]:
+def _indices(session: Session, batch: Any) -> list[int]:
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+        if _reads_data(session):
+            text = "The batches come from a dataset of the notebook, not from the one handed in."
+            raise Wrong(text, "hidden-global")
         raise Wrong("Batches should be pairs of images and labels.", "wrong-return")
     if batch[1].is_floating_point():
         raise Wrong("The labels of a batch should be as the dataset has them.", "wrong-return")
@@ -64,6 +67,12 @@ def test_batches(session: Session, draws: Draws) -> None:
         size, batch_size = _sizes(draws)
         for batches in _epochs(session, size, batch_size):
             _check_batches(session, draws, batches, size, batch_size)
+
+
+def _reads_data(session: Session) -> bool:
+    """Whether the function reads a variable of the notebook that may be a dataset: a hint."""
+    told = session.ask("reads", session.read("make_data_loader"))
+    return isinstance(told, dict) and bool({"value", "undefined"} & set(map(str, told.values())))
 
 
 def _check_batches(

@@ -171,13 +171,13 @@ class Model:
             raise
         except Unchecked:
             made = session.call(kind, nz)
-            session.set_attribute(made, "beta", beta)
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
         self.encoder, self.decoder = session.make("Encoder", 2 * nz), session.make("Decoder", nz)
         session.set_attribute(made, "encoder", self.encoder)
         session.set_attribute(made, "decoder", self.decoder)
+        session.set_attribute(made, "beta", beta)
 
     def mode(self, training: bool) -> None:
         """Train or eval mode."""
@@ -285,29 +285,25 @@ class Habits:
 
     sizes: Sizes | None = None  # None: forward works nowhere
     reading: Reading = field(default_factory=Reading)
-    tree: Any = None  # the structure of q as returned, with the names of _LEAVES; None: promised
-    extras: dict[str, str] = field(default_factory=dict)
+    tree: Any = None  # the structure of the output, of names in _LEAVES and "rec"; None: promised
 
-    def pack(self, q: Tensor) -> Any:
-        """q in the student's own structure."""
-        return _fill(self.tree, q) if self.tree is not None else q
-
-    def outputs(self, q: Tensor, rec: Tensor) -> dict[str, Any]:
+    def outputs(self, q: Tensor, rec: Tensor) -> Any:
         """What the student's forward would return for this q and these images."""
-        extras = {name: _LEAVES[leaf](q) for name, leaf in self.extras.items()}
-        return {"q": self.pack(q), "rec": rec, **extras}
+        return {"q": q, "rec": rec} if self.tree is None else _fill(self.tree, q, rec)
 
 
-def _fill(tree: Any, q: Tensor) -> Any:
+def _fill(tree: Any, q: Tensor, rec: Tensor) -> Any:
     if isinstance(tree, str):
-        return _LEAVES[tree](q)
+        return rec if tree == "rec" else _LEAVES[tree](q)
     if isinstance(tree, dict):
-        return {k: _fill(v, q) for k, v in tree.items()}
-    return type(tree)(_fill(v, q) for v in tree)
+        return {k: _fill(v, q, rec) for k, v in tree.items()}
+    return type(tree)(_fill(v, q, rec) for v in tree)
 
 
 def _shape_of(value: Any, q: Tensor, depth: int = 0) -> Any:
-    """The structure of a returned q; raises `LookupError` where a part is unknown."""
+    """The structure of a returned output; raises `LookupError` where a part is unknown."""
+    if isinstance(value, Tensor) and tuple(value.shape) == (len(q), 1, 28, 28):
+        return "rec"
     if isinstance(value, Tensor):
         for name, leaf in _LEAVES.items():
             if close(value, leaf(q)):
@@ -315,7 +311,13 @@ def _shape_of(value: Any, q: Tensor, depth: int = 0) -> Any:
     if depth < 3 and isinstance(value, list | tuple):
         return type(value)(_shape_of(v, q, depth + 1) for v in value)
     if depth < 3 and isinstance(value, dict):
-        return {k: _shape_of(v, q, depth + 1) for k, v in value.items()}
+        found = {}
+        for key, part in value.items():
+            try:
+                found[key] = _shape_of(part, q, depth + 1)
+            except LookupError:
+                continue  # a key that nothing may need
+        return found
     raise LookupError
 
 
@@ -339,13 +341,17 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
     for batch in (None, USUAL_BATCH):
         for name in numbers_read(session, "VAE"):
             before = session.read(name)
+            own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
             nz, drawn = small()
-            session.set_global(name, nz)
-            fine = attempt(nz, batch or drawn)
-            session.set_global(name, before)
-            if fine:
-                own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
-                return Sizes(own, batch, name)
+            for value, sizes in (
+                (nz, Sizes(own, batch, name)),
+                (batch or drawn, Sizes(None, own, name)),
+            ):
+                session.set_global(name, value)
+                fine = attempt(nz, batch or drawn)
+                session.set_global(name, before)
+                if fine:
+                    return sizes
         nz, drawn = small()
         if batch and attempt(nz, batch):
             return Sizes(None, batch)
@@ -387,21 +393,11 @@ def learn_habits(session: Session, draws: Draws) -> Habits:
     habits = Habits(sizes)
     calls = evidence(session, draws, sizes, training=True)
     habits.reading = read_latents(calls)
-    output = calls[0].output
-    if isinstance(output, dict):
-        try:
-            tree = _shape_of(output.get("q"), calls[0].q)
-            habits.tree = None if tree == "q" else tree
-        except LookupError:
-            pass
-        for name, value in output.items():
-            if isinstance(name, str) and name not in ("q", "rec"):
-                try:
-                    leaf = _shape_of(value, calls[0].q)
-                except LookupError:
-                    continue
-                if isinstance(leaf, str):
-                    habits.extras[name] = leaf
+    try:
+        tree = _shape_of(calls[0].output, calls[0].q)
+    except LookupError:
+        return habits
+    habits.tree = None if tree == {"q": "q", "rec": "rec"} else tree
     return habits
 
 

@@ -167,9 +167,11 @@ def encode(
         return value
     if type(value) is str:
         return value[:TEXT_LIMIT] if depth >= 0 else value
-    if type(value) is int:
+    if isinstance(value, int):
+        value = int(value)
         return value if abs(value) < 2**63 else {"f": "inf" if value > 0 else "-inf"}
-    if type(value) is float:
+    if isinstance(value, float):
+        value = float(value)
         return value if math.isfinite(value) else {"f": str(value)}
     if isinstance(value, Number):
         return {"n": encode(value.value, tensors, keep)}
@@ -186,8 +188,26 @@ def encode(
     if depth < DEPTH_LIMIT and isinstance(value, list | tuple):
         tag = "l" if isinstance(value, list) else "u"
         return {tag: [encode(item, tensors, keep, depth + 1) for item in value]}
+    other = None if isinstance(value, Handle) else _plain(value)
+    if other is not None:
+        return encode(other, tensors, keep, depth + 1)
     handle = value if isinstance(value, Handle) else keep(value)
     return {"h": handle.number, "k": handle.kind}
+
+
+def _plain(value: Any) -> Number | torch.Tensor | None:
+    """What numpy and its kind hold, as a number or a tensor; None for any other object."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 0) > 0:
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+    if not hasattr(type(value), "__float__"):
+        return None
+    try:
+        return Number(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _encode_tensor(
