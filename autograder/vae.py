@@ -274,7 +274,8 @@ def read_latents(calls: list[Forward]) -> Reading:
                 errors.append((z - mean) / rule(raw))
             what, shared = noise.kind(errors)
             if what is not None:
-                distance = 4 * bool(i) + 3 * bool(j) + 3 * (what != "normal") + bool(shared)
+                odd = {"normal": 0, "scaled": 5}.get(what, 3)
+                distance = 4 * bool(i) + 3 * bool(j) + odd + bool(shared)
                 found.append((distance, Reading(layout, scale, what, shared)))
     return min(found, key=lambda f: f[0])[1] if found else Reading()
 
@@ -334,7 +335,7 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
             return False
 
     def small() -> tuple[int, int]:
-        return draws.integer(2, 40), draws.integer(2, 9)
+        return draws.integer(12, 40), draws.integer(2, 9)  # never one for the other
 
     if all(attempt(*small()) for _ in range(2)):
         return Sizes()
