@@ -28,7 +28,11 @@ class Notebook:
 
 def read(path: Path) -> Notebook:
     """Read an nbformat 4 notebook; raises `NotebookError`."""
-    content = _json(path)
+    return parse(_json(path), path)
+
+
+def parse(content: dict[str, Any], path: Path) -> Notebook:
+    """The notebook that a file's JSON holds; raises `NotebookError`, which names the file."""
     cells = content.get("cells")
     if not isinstance(cells, list):
         if isinstance(content.get("worksheets"), list) or _major(content) < 4:

@@ -6,6 +6,7 @@ that goes through the whole class is charged in one task and not in three.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,7 +178,16 @@ class Model:
         self.encoder, self.decoder = session.make("Encoder", 2 * nz), session.make("Decoder", nz)
         session.set_attribute(made, "encoder", self.encoder)
         session.set_attribute(made, "decoder", self.decoder)
-        session.set_attribute(made, "beta", beta)
+        self._keep_beta()
+
+    def _keep_beta(self) -> None:
+        """Give the model its beta where its constructor did not: that was charged already."""
+        with contextlib.suppress(Raised):
+            kept = number(self.session.attribute(self.handle, "beta"))
+            if kept is not None and abs(kept - self.beta) <= 1e-5 * self.beta:
+                return
+        with contextlib.suppress(Raised):
+            self.session.set_attribute(self.handle, "beta", self.beta)
 
     def mode(self, training: bool) -> None:
         """Train or eval mode."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbformat import NotebookNode
 
 from autograder import sandbox
-from autograder.contract import ANSWERS
 from autograder.grading import Grade
-from autograder.notebook import Notebook
+from autograder.notebook import Notebook, parse
 from autograder.run import Run, perform
 from autograder.submission import Submission
 
 
 def as_submission(node: NotebookNode, name: str = "vae.ipynb") -> Notebook:
-    """The notebook as the reader would give it."""
-    answers = {
-        cell.metadata.nbgrader.grade_id: cell.source
-        for cell in node.cells
-        if "nbgrader" in cell.metadata
-        and cell.metadata.nbgrader.get("grade_id") in {a.id for a in ANSWERS}
-    }
-    return Notebook(name, [c.source for c in node.cells if c.cell_type == "code"], answers)
+    """The notebook as the reader gives it."""
+    return parse(json.loads(nbformat.writes(node)), Path(name))
 
 
 def grade(

@@ -73,7 +73,7 @@ def returned(place: str) -> Callable[[str], str]:
 def test_what_is_returned_may_be_anything(place: str) -> None:
     """All values in turn, in one notebook a place: the n-th call gives the n-th value."""
     if place == "TUNED_BETA":
-        for value in VALUES[:12]:
+        for value in VALUES[:12:3]:
             made = graded(returned(place)(value), PLACES[place])
             assert not made.faults, [f.message for f in made.faults]
         return
