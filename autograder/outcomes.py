@@ -38,7 +38,7 @@ class Raised(Unchecked):
         text = self.text.lower()
         if self.type == "MemoryError" or "allocate memory" in text or "not enough memory" in text:
             return "out-of-memory"
-        if "cuda" in text and ("not compiled" in text or "no nvidia" in text or "driver" in text):
+        if "cuda" in text or "nvidia" in text:  # workers are asked for the CPU alone
             return "hard-coded-device"
         if self.type == "AttributeError" and not self.where and "has no attribute" in text:
             return "not-defined"

@@ -22,13 +22,18 @@ FILE_SIZE = 64 << 20  # bytes
 PROCESSES = 64
 _HIDDEN = ("solution", "autograder")  # packages whose source a submission must not see
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
+# One thread, so that a worker can fork; no GPU, so that a notebook's `device` is the CPU.
+_ALWAYS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
+    **_ALWAYS,
 }
 
 
@@ -63,7 +68,7 @@ def launch(boxed: bool) -> Launch:
     """The command that starts a worker, inside a box or beside the host."""
     options = {"memory": MEMORY, "file_size": FILE_SIZE}
     if not boxed:
-        environment = {**os.environ, **{k: v for k, v in _ENVIRONMENT.items() if "THREADS" in k}}
+        environment = {**os.environ, **_ALWAYS}
         return Launch([sys.executable, "-P", "-E", "-B", str(WORKER)], environment, options)
     options["processes"] = PROCESSES
     if _is_root():

@@ -72,8 +72,17 @@ class Submission:
     session, where the system can. Errors of student code come as `Unchecked`.
     """
 
-    def __init__(self, cells: Sequence[str], *, boxed: bool, fork: bool = True) -> None:
+    def __init__(
+        self,
+        cells: Sequence[str],
+        *,
+        boxed: bool,
+        fork: bool = True,
+        answer_seconds: float = ANSWER_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
         self.cells, self.boxed, self.fork = list(cells), boxed, fork
+        self.answer_seconds, self.statement_seconds = answer_seconds, statement_seconds
         self.skip: list[tuple[int, int]] = []
         self.dead: str | None = None  # why no worker can be had any more
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,7 +134,7 @@ class Submission:
         last = None
         try:
             while True:
-                header, _ = self._read(STATEMENT_SECONDS)
+                header, _ = self._read(self.statement_seconds)
                 if "ready" in header:
                     self._ready = _definitions(header["ready"])
                     return
@@ -173,14 +182,14 @@ class Submission:
     def session(self, seed: int) -> Iterator[Session]:
         """A session of its own for one check; nothing in it outlives it."""
         _ = self.definitions
-        self._exchange({"seed": seed}, [], ANSWER_SECONDS, "open")
+        self._exchange({"seed": seed}, [], self.answer_seconds, "open")
         session = Session(self)
         try:
             yield session
         finally:
             if self._process is not None:
                 with contextlib.suppress(Stopped):
-                    self._exchange({"op": "end"}, [], ANSWER_SECONDS, "ended")
+                    self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
 
     def ask(self, op: str, args: list[Any], seconds: float) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
@@ -215,7 +224,8 @@ class Submission:
         self.close()
         self._ready = None
         if slow:
-            text = f"Your code did not finish within {ANSWER_SECONDS:g} seconds on a small input."
+            limit = f"{self.answer_seconds:g} seconds"
+            text = f"Your code did not finish within {limit} on a small input."
             return Stopped(text, "too-slow")
         return Stopped("Your code ended the process that ran it, or disturbed its answers.")
 
@@ -229,9 +239,9 @@ class Session:
     def __init__(self, submission: Submission) -> None:
         self.submission = submission
 
-    def ask(self, op: str, *args: Any, seconds: float = ANSWER_SECONDS) -> Any:
+    def ask(self, op: str, *args: Any, seconds: float | None = None) -> Any:
         """Ask for one operation of the worker by its name."""
-        return self.submission.ask(op, list(args), seconds)
+        return self.submission.ask(op, list(args), seconds or self.submission.answer_seconds)
 
     def read(self, name: str) -> Any:
         """A variable of the notebook; raises `Unchecked` where it is not defined."""

@@ -22,11 +22,22 @@ def as_submission(node: NotebookNode, name: str = "vae.ipynb") -> Notebook:
 
 
 def grade(
-    node: NotebookNode, *, seed: int = 1, fork: bool = True, tasks: tuple[str, ...] = ()
+    node: NotebookNode,
+    *,
+    seed: int = 1,
+    fork: bool = True,
+    tasks: tuple[str, ...] = (),
+    seconds: float = 20.0,
 ) -> Grade:
-    """The grade of a notebook, in the sandbox where there is one."""
+    """The grade of a notebook, in the sandbox where there is one.
+
+    seconds: the time for one definition, and for one answer.
+    """
     notebook = as_submission(node)
-    submission = Submission(notebook.cells, boxed=sandbox.missing() is None, fork=fork)
+    boxed = sandbox.missing() is None
+    submission = Submission(
+        notebook.cells, boxed=boxed, fork=fork, answer_seconds=seconds, statement_seconds=seconds
+    )
     run = Run(Grade(notebook), submission, seed)
     try:
         perform(run, tasks)

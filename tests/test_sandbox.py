@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from autograder import submission
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
 
@@ -90,12 +89,6 @@ def test_whoever_runs_inside_is_not_root() -> None:
     assert asked("def sample_images(): return os.getuid()") != 0
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(submission, "STATEMENT_SECONDS", 8.0)
-
-
 @pytest.fixture(params=[(True, True), (True, False), (False, True), (False, False)])
 def options(request: pytest.FixtureRequest) -> tuple[bool, bool]:
     """boxed, fork."""
@@ -103,7 +96,7 @@ def options(request: pytest.FixtureRequest) -> tuple[bool, bool]:
 
 
 @pytest.fixture
-def opened(options: tuple[bool, bool], quick: None) -> Iterator[Submission]:
+def opened(options: tuple[bool, bool]) -> Iterator[Submission]:
     cells = [
         PREAMBLE,
         "state = [0]",
@@ -121,7 +114,8 @@ def opened(options: tuple[bool, bool], quick: None) -> Iterator[Submission]:
 
 
 def call(session: Session, what: str) -> object:
-    return session.ask("call", session.read("sample_images"), [what], {}, seconds=2.0)
+    seconds = 3.0 if what == "sleep" else None
+    return session.ask("call", session.read("sample_images"), [what], {}, seconds=seconds)
 
 
 def test_a_session_sees_nothing_of_another(opened: Submission) -> None:
@@ -162,9 +156,9 @@ def test_the_same_seed_gives_the_same_noise(options: tuple[bool, bool]) -> None:
 
 
 @pytest.mark.parametrize("ending", ["time.sleep(60)", "os._exit(1)", "os.kill(os.getpid(), 9)"])
-def test_a_definition_that_ends_the_worker_costs_what_it_defines(ending: str, quick: None) -> None:
+def test_a_definition_that_ends_the_worker_costs_what_it_defines(ending: str) -> None:
     cells = [PREAMBLE, f"VAE = {ending}", "def sample_images(): return 5"]
-    made = Submission(cells, boxed=True)
+    made = Submission(cells, boxed=True, statement_seconds=15.0)
     try:
         with made.session(1) as session:
             assert session.call(session.read("sample_images")) == 5

@@ -9,7 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from autograder import contract, submission
+from autograder import contract
 from autograder.grading import Grade
 from tests import corpus
 from tests.corpus import Mistake, Variant
@@ -81,16 +81,9 @@ def test_every_misconception_has_a_notebook() -> None:
     assert contract.MISCONCEPTIONS - held <= {"does-not-learn"}
 
 
-@pytest.fixture
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What never ends is ended soon; what ends is given enough on a busy machine."""
-    monkeypatch.setattr(submission, "ANSWER_SECONDS", 8.0)
-    monkeypatch.setattr(submission, "STATEMENT_SECONDS", 10.0)
-
-
-@pytest.mark.usefixtures("short_patience")
 def test_accidents_cost_their_own_task(accident: Mistake) -> None:
-    assert_loses(grade(accident.notebook()), accident)
+    """What never ends is ended soon; what ends is given enough on a busy machine."""
+    assert_loses(grade(accident.notebook(), seconds=15.0), accident)
 
 
 def test_other_spellings_keep_full_marks(variant: Variant) -> None:

@@ -35,6 +35,7 @@ class Worker:
     def run(self) -> None:
         """Definitions first, then one session after the other until the host hangs up."""
         torch.set_num_threads(1)
+        torch.backends.mps.is_available = lambda: False  # as CUDA is hidden by the environment
         postpone_dynamo()
         _imitate_jupyter()
         request, _ = wire.read_frame(self.requests)
