@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import inspect
@@ -35,7 +36,8 @@ class Worker:
     def run(self) -> None:
         """Definitions first, then one session after the other until the host hangs up."""
         torch.set_num_threads(1)
-        torch.backends.mps.is_available = lambda: False  # as CUDA is hidden by the environment
+        # no GPU of a Mac either; CUDA is hidden by the environment
+        torch.backends.mps.is_available = functools.cache(lambda: False)
         postpone_dynamo()
         _imitate_jupyter()
         request, _ = wire.read_frame(self.requests)
