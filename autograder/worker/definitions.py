@@ -296,8 +296,11 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _define_torchvision_operators() -> None:
-    """A CUDA build of torchvision beside a CPU build of torch lacks two operators; see
-    solution/torchvision_guard. Nothing in the homework calls them."""
+    """A CUDA build of torchvision beside a CPU build of torch lacks two operators.
+
+    Nothing in the homework calls them. The reference guards itself in solution/data.py, which a
+    worker never sees.
+    """
     library = torch.library.Library("torchvision", "FRAGMENT")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
