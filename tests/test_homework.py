@@ -46,6 +46,9 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "nbgrader_config.py", folder)
     environment = os.environ | {"HOME": str(folder)}  # nobody's own settings of Jupyter
     command = [sys.executable, "-m", "nbgrader", "generate_assignment", "vae"]
+    # nbgrader calls alembic by name, so the environment's programs lead the path
+    programs = str(Path(sys.executable).parent)
+    environment["PATH"] = os.pathsep.join([programs, environment.get("PATH", "")])
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     return folder
 
