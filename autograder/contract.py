@@ -52,7 +52,6 @@ ARGUMENTS = {
     "train_vae": ("model", "data_loader", "epochs", "learning_rate", "device"),
 }
 TRAINERS = ("train_autoencoder", "train_vae")
-VARIABLES = ("nz", "batch_size", "learning_rate", "device", "beta", "ae_model")
 
 MISCONCEPTIONS = frozenset(
     """
