@@ -127,7 +127,7 @@ class Architecture:
         try:
             told = self._trace(session, draws, nz, max(batch, 2), True)
             network = networks.claimed(told)
-            before, found = networks.blocks(networks.layers(network))
+            before, found = networks.blocks(networks.layers(network, told["input"]))
             complete = isinstance(told.get("output"), Tensor)
             spec = self.spec if complete else self.spec[: len(found)]
             networks.compare_weights(found, spec)
@@ -143,8 +143,9 @@ class Architecture:
         self, session: Session, draws: Draws, nz: int, batch: int, training: bool
     ) -> dict[str, Any]:
         network = self.make(session, nz)
-        told = session.ask("trace", network, self.inputs(draws, nz, batch), training)
-        return {**told, "module": network} if isinstance(told, dict) else {}
+        x = self.inputs(draws, nz, batch)
+        told = session.ask("trace", network, x, training)
+        return {**told, "input": x} if isinstance(told, dict) else {"input": x}
 
     def confirmed(
         self, session: Session, draws: Draws, training: bool
@@ -201,13 +202,13 @@ class Architecture:
 
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
-        network, *_ = self.confirmed(session, draws, training=False)
-        _, found = networks.blocks(self._layers(network))
+        network, _, nz, batch = self.confirmed(session, draws, training=False)
+        _, found = networks.blocks(self._layers(network, self.inputs(draws, nz, batch)))
         networks.compare_weights(found, self.spec)
 
-    def _layers(self, network: Network) -> list[Layer]:
+    def _layers(self, network: Network, x: Tensor) -> list[Layer]:
         try:
-            return networks.layers(network)
+            return networks.layers(network, x)
         except Unconfirmed as error:
             raise self._unconfirmed({}, error) from error
 
@@ -232,7 +233,8 @@ class Architecture:
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
         network, module, nz, batch = self.confirmed(session, draws, training)
-        before, found = networks.blocks(self._layers(network))
+        x = self.inputs(draws, nz, batch)
+        before, found = networks.blocks(self._layers(network, x))
         networks.compare_rest(before, found, self.spec)
         if not training:
             self._check_gradient(session, draws, network, module, nz, batch)

@@ -26,6 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--json", type=Path, metavar="FILE", help="write the grade as JSON")
     grade.add_argument("--seed", type=int, help="the seed of all draws (default: a fresh one)")
     grade.add_argument("--unboxed", action="store_true", help="run without the sandbox")
+    grade.add_argument(
+        "--no-learning", action="store_true", help="without the training runs on digits"
+    )
     grade.add_argument("--no-fork", action="store_true", help="serve the checks without forking")
     return parser
 
@@ -49,7 +52,7 @@ def _grade(parsed: argparse.Namespace) -> int:
 
     submission = Submission(notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork)
     seed = secrets.randbits(62) if parsed.seed is None else parsed.seed
-    grading = run.Run(Grade(notebook), submission, seed)
+    grading = run.Run(Grade(notebook), submission, seed, learning=not parsed.no_learning)
     try:
         _perform(grading)
     finally:

@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, help="the seed of all draws (default: a fresh one)")
     group.addoption("--no-fork", action="store_true", help="serve the checks without forking")
     group.addoption("--unboxed", action="store_true", help="run without the sandbox")
+    group.addoption("--no-learning", action="store_true", help="without the training on digits")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +55,7 @@ def _run_from_options(config: pytest.Config) -> Run:
         Submission(notebook.cells, boxed=boxed, fork=fork),
         secrets.randbits(62) if seed is None else seed,
         shows_table=True,
+        learning=not config.getoption("--no-learning"),
     )
 
 

@@ -51,6 +51,11 @@ ARGUMENTS = {
     "sample_images": ("model", "num_samples", "nz"),
     "train_vae": ("model", "data_loader", "epochs", "learning_rate", "device"),
 }
+# tasks whose work a learning run of a training task is made of
+PARTS = {
+    "ae-training": ("encoder", "decoder"),
+    "vae-training": ("encoder", "decoder", "vae-forward", "vae-loss"),
+}
 TRAINERS = ("train_autoencoder", "train_vae")
 
 MISCONCEPTIONS = frozenset(

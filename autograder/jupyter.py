@@ -10,7 +10,7 @@ from typing import Any
 def check(task: str) -> float:
     """Print what is right and wrong in one task; the points, as nbgrader takes them."""
     from autograder import report, run, sandbox
-    from autograder.contract import BY_ID
+    from autograder.contract import BY_ID, PARTS
     from autograder.grading import Grade
     from autograder.notebook import Notebook
     from autograder.submission import Submission
@@ -22,7 +22,7 @@ def check(task: str) -> float:
     submission = Submission(cells, boxed=boxed)
     grading = run.Run(Grade(Notebook("vae.ipynb", cells)), submission, secrets.randbits(62))
     try:
-        run.perform(grading, (task,))
+        run.perform(grading, (*PARTS.get(task, ()), task))
     finally:
         submission.close()
     report.show(grading.grade, sys.stdout, (BY_ID[task],), answers=False)

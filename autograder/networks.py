@@ -54,6 +54,10 @@ _POOLS = set(
     upsample_nearest2d upsample_bilinear2d _softmax _log_softmax pixel_shuffle sum amax
     """.split()
 )
+# writing to chosen elements: `h[h < 0] *= 0.2`
+_MASKED = set(
+    "index index_put index_put_ masked_select masked_scatter masked_scatter_ nonzero".split()
+)
 _MAKERS = set(
     """
     empty zeros ones full zeros_like ones_like full_like empty_like arange scalar_tensor new_zeros
@@ -62,7 +66,16 @@ _MAKERS = set(
 )
 _ALLOWED = (
     _CONVOLUTIONS | _PRODUCTS | _BATCH_NORMS | _OTHER_NORMS | _POINTWISE | _SHAPES | _POOLS
-) | _MAKERS
+) | (_MAKERS | _MASKED)
+_ELEMENTWISE = _POINTWISE | _MASKED
+# results that share memory with the first argument, so that a change of one is a change of both
+_VIEWS = set(
+    """
+    view reshape _reshape_alias permute transpose t squeeze unsqueeze expand detach alias slice
+    select split split_with_sizes unbind as_strided narrow lift_fresh movedim flatten unflatten to
+    contiguous
+    """.split()
+)
 _DTYPES = {
     str(d): d for d in (torch.float16, torch.float32, torch.float64, torch.int64, torch.bool)
 }
@@ -123,9 +136,33 @@ def claimed(told: Any) -> Network:
         operations = [_operation(item) for item in told["operations"]]
         values = {int(k): _plain(v) for k, v in told["values"]}
         trained = [int(k) for k in told["trained"] if int(k) in values]
-        return Network(operations, values, trained, int(told["result"]))
+        result = int(told["result"])
+        return Network(_contributing(operations, result), values, trained, result)
     except Exception as error:  # as above
         raise Unconfirmed("the trace has no known form") from error
+
+
+def _contributing(operations: list[Operation], result: int) -> list[Operation]:
+    """The operations that the result rests on: not those of prints, checks and statistics."""
+    memory: dict[int, int] = {}  # of a view: the tensor that it shares memory with
+
+    def base(number: int) -> int:
+        while number in memory:
+            number = memory[number]
+        return number
+
+    for operation in operations:
+        inputs = _numbers(operation.args)
+        if operation.name in _VIEWS and inputs:
+            for number in _numbers(operation.out):
+                if base(number) != base(inputs[0]):
+                    memory[base(number)] = base(inputs[0])
+    live, kept = {base(result)}, list[Operation]()
+    for operation in reversed(operations):
+        if any(base(number) in live for number in _numbers(operation.out)):
+            kept.append(operation)
+            live |= {base(number) for number in _inputs(operation)}
+    return kept[::-1]
 
 
 def _plain(value: Any) -> Tensor:
@@ -241,24 +278,26 @@ class Block:
     after: list[Layer] = field(default_factory=list)
 
     @property
-    def resolution(self) -> tuple[int, ...]:
-        """Height and width at the block's end, after any crop or pad."""
-        sized = [layer.resolution for layer in [self.weight, *self.after] if layer.resolution]
-        return sized[-1]
+    def resolutions(self) -> list[tuple[int, ...]]:
+        """Height and width of the layer, and after every crop or pad that follows it.
+
+        A pad may serve the next layer, a crop this one.
+        """
+        return [layer.resolution for layer in [self.weight, *self.after] if layer.resolution]
 
 
-def layers(network: Network) -> list[Layer]:
+def layers(network: Network, x: Tensor) -> list[Layer]:
     """The steps through which the input goes, in order; reshapes and pads leave no trace.
 
-    Raises `Unconfirmed` where the operations have no known form.
+    x: an input of the traced shape. Raises `Unconfirmed` where the operations have no known form.
     """
     try:
-        return _layers(network)
+        return _layers(network, x)
     except Exception as error:  # as above
         raise Unconfirmed(f"its operations have no known form: {error}") from error
 
 
-def _layers(network: Network) -> list[Layer]:
+def _layers(network: Network, x: Tensor) -> list[Layer]:
     flowing, learned, found = {0}, set(network.trained), list[Layer]()
     pending: list[Operation] = []
     for operation in network.operations:
@@ -269,24 +308,26 @@ def _layers(network: Network) -> list[Layer]:
                 learned |= set(outputs)
             continue
         flowing |= set(outputs)
-        if operation.name in _POINTWISE and not _is_bias(operation, found, flowing):
+        if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing):
             pending.append(operation)
             continue
         if operation.name in _SHAPES and pending and not _closes(operation, pending):
             pending.append(operation)
             continue
-        if operation.name not in _POINTWISE | _MAKERS | {"detach", "alias"}:
-            found += _pointwise(pending)
+        if operation.name not in _ELEMENTWISE | _MAKERS | {"detach", "alias"}:
+            found += _pointwise(pending, network, x)
             pending = []
         made = _layer(operation, network, flowing)
         for layer in made:
             layer.trained = any(number in learned for number in inputs)
         found += made
-    return found + _pointwise(pending)
+    return found + _pointwise(pending, network, x)
 
 
 def _closes(operation: Operation, pending: list[Operation]) -> bool:
     """Whether a reshape follows a finished activation, and does not stand within one."""
+    if operation.name in ("_to_copy", "clone", "copy_", "contiguous"):
+        return False
     return set(_inputs(operation)) <= set(_numbers(pending[-1].out))
 
 
@@ -370,11 +411,11 @@ _KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _pointwise(operations: list[Operation]) -> list[Layer]:
+def _pointwise(operations: list[Operation], network: Network, x: Tensor) -> list[Layer]:
     """What a run of elementwise operations computes: one activation, several, or nothing."""
     if not operations:
         return []
-    whole = _name_function(operations)
+    whole = _name_function(operations) or _name_effect(operations, network, x)
     if whole is not None:
         return [] if whole == "identity" else [Layer("activation", name=whole)]
     single = []
@@ -406,21 +447,51 @@ def _name_function(operations: list[Operation]) -> str | None:
     result = tensors.get(next(iter(_numbers(operations[-1].out)), -1))
     if result is None or result.shape != _PROBE.shape:
         return None
-    return _name_values(result.double())
+    return _name_pairs(_PROBE, result.double())
 
 
-def _name_values(values: Tensor) -> str | None:
-    if torch.allclose(values, _PROBE, atol=1e-5):
+def _name_effect(operations: list[Operation], network: Network, x: Tensor) -> str | None:
+    """Name what elementwise operations did to the numbers of one forward pass, constants and all.
+
+    None where they use trained weights, or where an element of the result is not a function of
+    the same element of the input.
+    """
+    first, last = operations[0], operations[-1]
+    if set(network.trained) & {n for o in operations for n in _inputs(o)}:
+        return None
+    tensors = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
+    inside = False
+    before: list[Tensor] = []
+    for operation in network.operations:
+        if operation is first:
+            inside = True
+            before = [tensors[n].clone() for n in dict.fromkeys(_inputs(first)) if n in tensors]
+        perform(operation, tensors)
+        if operation is last and inside:
+            break
+    after = tensors.get(next(iter(_numbers(last.out)), -1))
+    for candidate in before:
+        if after is not None and candidate.shape == after.shape and candidate.is_floating_point():
+            name = _name_pairs(candidate.double().flatten(), after.double().flatten())
+            if name is not None:
+                return name
+    return None
+
+
+def _name_pairs(before: Tensor, after: Tensor) -> str | None:
+    """The function that takes each of these numbers to the other."""
+    if torch.allclose(after, before, atol=1e-6):
         return "identity"
-    positive = _PROBE > 0
-    if torch.allclose(values[positive], _PROBE[positive], atol=1e-5):
-        slope = float(values[0] / _PROBE[0])
-        if 0 < slope < 1 and torch.allclose(
-            values[~positive], slope * _PROBE[~positive], atol=1e-5
-        ):
+    positive = before > 0
+    if bool(positive.any()) and torch.allclose(after[positive], before[positive], atol=1e-5):
+        negative = before < 0
+        worst = int(before.argmin())
+        slope = float(after[worst] / before[worst])
+        fits = torch.allclose(after[negative], slope * before[negative], atol=1e-5)
+        if 0 < slope < 1 and fits:
             return "LeakyReLU"
     for name, function in _KNOWN.items():
-        if torch.allclose(values, function(_PROBE), atol=1e-5):
+        if torch.allclose(after, function(before), atol=1e-5):
             return name
     return None
 
@@ -503,7 +574,7 @@ def _cost(block: Block, row: Spec) -> float:
         return 0.0 if block.weight.channels == row.channels or not row.channels else 0.5
     return (
         0.6 * (block.weight.channels != row.channels)
-        + 0.3 * (block.resolution != (row.resolution, row.resolution))
+        + 0.3 * ((row.resolution, row.resolution) not in block.resolutions)
         + 0.2 * (block.weight.kernel != (row.kernel, row.kernel))
     )
 
@@ -543,8 +614,8 @@ def _compare_layer(block: Block, row: Spec) -> None:
             f"Expected a {row.kernel}x{row.kernel} kernel in {row}, found {seen}{grouped}.",
             "wrong-kernel",
         )
-    if block.resolution != size:
-        seen = "x".join(map(str, block.resolution))
+    if size not in block.resolutions:
+        seen = "x".join(map(str, block.resolutions[-1]))
         raise Wrong(f"Expected {row}, but yours is at {seen}.", "wrong-resolution")
     if not layer.bias:
         raise Wrong(f"Expected a bias in {row}, found none.", "missing-bias")

@@ -202,7 +202,7 @@ _OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, float], Tensor
         (o["rec"] - x).square().mean() + _kl(o).sum(1).mean()
     ),
 }
-_TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
+TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "input": lambda x, all, i: x,
     "own output": lambda x, all, i: x,  # for the VAE alone; see _loss
     "zeros": lambda x, all, i: torch.zeros_like(x),
@@ -242,7 +242,7 @@ _EPOCHS: dict[str, Callable[[int], int]] = {
 }
 _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
-    "target": [name for name in _TARGETS if name != "input"],
+    "target": [name for name in TARGETS if name != "input"],
     "frozen": ["encoder", "decoder", "all but the decoder's first layer"],
     "renewed": ["epoch", "batch"],
     "decay": [f"{f} a {unit}" for f in (0.1, 0.5, 0.9, 0.95, 0.99) for unit in ("pass", "step")],
@@ -281,7 +281,7 @@ def train(course: Course, recipe: Recipe) -> Trained:
                 optimiser.step()
             if recipe.clears == "batch":
                 model.zero_grad()
-            target = _TARGETS[recipe.target](x, batches, i)
+            target = TARGETS[recipe.target](x, batches, i)
             loss = _loss(course, model, x, target, recipe, losses)
             loss.backward()
             pending = True
@@ -373,11 +373,16 @@ def _loss(
 
 
 def same(course: Course, seen: State, expected: State) -> bool:
-    """Whether two trainings left the same weights, each measured by how far it moved."""
+    """Whether two trainings left the same weights, each measured by how far it moved.
+
+    Running statistics are no weights: a look at a batch beforehand moves them, and is free.
+    """
     if set(seen) != set(expected):
         return False
     for name, value in expected.items():
         other = seen[name]
+        if is_statistic(name):
+            continue
         if other.shape != value.shape:
             return False
         start, end = course.state[name].double(), value.double()
@@ -388,12 +393,17 @@ def same(course: Course, seen: State, expected: State) -> bool:
     return True
 
 
+def is_statistic(name: str) -> bool:
+    """Whether a name is one of batch norm's running statistics."""
+    return "running" in name or "num_batches" in name
+
+
 def moved(course: Course, seen: State) -> bool:
     """Whether any weight (not a running statistic) changed."""
     return any(
         not torch.equal(seen[name], value)
         for name, value in course.state.items()
-        if name in seen and "running" not in name and "num_batches" not in name
+        if name in seen and not is_statistic(name)
     )
 
 
@@ -454,7 +464,9 @@ def _passes(course: Course, seen: State) -> list[str]:
     count = int(seen.get("encoder.2.num_batches_tracked", torch.tensor(0)).sum())
     if count == 0:
         return ["asked", "none", "2", "10"]
-    return ["asked"] if count == 1 else [n for n, f in _EPOCHS.items() if f(1) == count][:3]
+    if count == 1:
+        return ["asked"]
+    return ["asked", *[n for n, f in _EPOCHS.items() if f(1) == count][:3]]
 
 
 def _combined(found: list[Recipe]) -> Iterator[Recipe]:

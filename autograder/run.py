@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autograder.contract import PARTS
 from autograder.grading import Grade
 from autograder.outcomes import Stopped
 from autograder.submission import Submission
@@ -23,16 +24,33 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass
 class Run:
-    """A grade in the making; seed: of every draw; shows_table: at the end of pytest's output."""
+    """A grade in the making.
+
+    seed: of every draw. shows_table: at the end of pytest's output. learning: with the runs in
+    which the student's own model is trained on digits.
+    """
 
     grade: Grade
     submission: Submission
     seed: int
     shows_table: bool = False
+    learning: bool = True
     progress: Callable[[], None] = lambda: None
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
     habits: Habits | None = None
     findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
+
+    def charged(self, *tasks: str) -> bool:
+        """Whether a check of these tasks has failed."""
+        return any(r.task in tasks and not r.passed for r in self.grade.results)
+
+    def should_learn(self, task: str) -> bool:
+        """Whether a training task's whole is to be run: if nothing that it is made of is wrong.
+
+        A fault is charged once, so what a wrong part does to the whole costs nothing more.
+        """
+        dull = any(r.misconception == "does-not-learn" for r in self.grade.results)
+        return self.learning and not dull and not self.charged(*PARTS[task])
 
 
 def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:

@@ -87,7 +87,7 @@ class Submission:
         self.dead: str | None = None  # why no worker can be had any more
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: Definitions | None = None
-        self._slow = False
+        self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._clock = _Clock(self._time_out)
         self.launch()
 
@@ -156,7 +156,7 @@ class Submission:
         process = self._process
         if process is None or process.stdout is None:
             raise EOFError
-        self._slow = False
+        self._slow, self._seconds = False, seconds
         with self._clock.running(seconds):
             return wire.read_frame(process.stdout)  # type: ignore[arg-type]
 
@@ -224,8 +224,7 @@ class Submission:
         self.close()
         self._ready = None
         if slow:
-            limit = f"{self.answer_seconds:g} seconds"
-            text = f"Your code did not finish within {limit} on a small input."
+            text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
             return Stopped(text, "too-slow")
         return Stopped("Your code ended the process that ran it, or disturbed its answers.")
 

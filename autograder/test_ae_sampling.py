@@ -63,10 +63,10 @@ def _call(
     session: Session, handed_in: Handle, watched: Handle, count: int, nz: int, handed: bool
 ) -> Call:
     decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
-    before = len(_tensors(session, decoder, "latents"))
+    before = len(_tensors(session, decoder, "seen"))
     images = session.call(session.read("sample_images"), handed_in, count, nz)
-    latents = _tensors(session, decoder, "latents")[before:]
-    return Call(images, latents, handed, bool(_tensors(session, encoder, "codes")))
+    latents = _tensors(session, decoder, "seen")[before:]
+    return Call(images, latents, handed, bool(_tensors(session, encoder, "seen")))
 
 
 def _tensors(session: Session, part: Handle, name: str) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autograder.checks import check
 from autograder.draws import Draws
+from autograder.learning import LearningRun
 from autograder.replay import Recipe, train
 from autograder.run import Run
 from autograder.submission import Session
@@ -12,13 +13,13 @@ from autograder.training_probe import Findings, Trainer, check_series
 TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
 
 
-@check("ae-training", "update", 2)
+@check("ae-training", "update", 1.5)
 def test_update(session: Session, draws: Draws, run: Run) -> None:
     """A step is Adam's, of the rate asked for, on the mean squared error."""
     TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
 
 
-@check("ae-training", "stepping", 2)
+@check("ae-training", "stepping", 1.5)
 def test_stepping(session: Session, draws: Draws, run: Run) -> None:
     """One step for every batch, with fresh gradients, in train mode."""
     TRAINER.check_stepping(session, findings_of(TRAINER, session, draws, run))
@@ -38,6 +39,23 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
         trained = train(trial.course, findings.recipe or Recipe())
         expected = [trained.losses["promised"], trained.losses["total"]]
         check_series(trial.returned, expected, "The returned losses", bool(findings.recipe))
+
+
+@check("ae-training", "learning", 1)
+def test_learning(session: Session, draws: Draws, run: Run) -> None:
+    """Trained by it on digits, the student's own auto-encoder gets as far as a right one."""
+    check_learning(TRAINER, LearningRun("ae", TRAINER.name), session, draws, run)
+
+
+def check_learning(
+    trainer: Trainer, whole: LearningRun, session: Session, draws: Draws, run: Run
+) -> None:
+    """The training of the whole, unless what is known of its parts settles it; raises `Wrong`."""
+    findings = findings_of(trainer, session, draws, run)
+    trainer.check_fruitful(findings)
+    explained = findings.recipe is not None and bool(findings.recipe.deviations())
+    if run.should_learn(whole.task) and not explained:
+        whole.check(session, draws)
 
 
 def findings_of(trainer: Trainer, session: Session, draws: Draws, run: Run) -> Findings:

@@ -32,7 +32,6 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
     if not isinstance(loader, Handle):
         kind = type(loader).__name__
         raise Wrong(f"`make_data_loader` should return a DataLoader, not a {kind}.", "wrong-return")
-    session.call(session.attribute(loader, "__len__"))
     epochs = [
         [_indices(session, batch) for batch in session.ask("iterate", loader, 3 * size)]
         for _ in range(EPOCHS)

@@ -23,7 +23,6 @@ from autograder.vae import (
     Sizes,
     draw_code,
     evidence,
-    install,
     number,
     read_latents,
     reads_model,
@@ -54,7 +53,7 @@ def test_structure(session: Session, draws: Draws) -> None:
 
 
 def _check_constructor(session: Session, nz: int, beta: float) -> None:
-    install(session)
+    session.ask("take_over")
     kind = session.read("VAE")
     for made, expected in ((session.call(kind, nz, beta), beta), (session.call(kind, nz), 1.0)):
         if not isinstance(made, Handle):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from autograder.checks import check
 from autograder.draws import Draws
+from autograder.learning import LearningRun
 from autograder.outcomes import Wrong
 from autograder.replay import Recipe, train
 from autograder.run import Run
 from autograder.submission import Session
-from autograder.test_ae_training import findings_of
+from autograder.test_ae_training import check_learning, findings_of
 from autograder.training_probe import Trainer, check_series
 
 TRAINER = Trainer("train_vae", "TinyVariational")
@@ -26,7 +27,7 @@ def test_stepping(session: Session, draws: Draws, run: Run) -> None:
     TRAINER.check_stepping(session, findings_of(TRAINER, session, draws, run))
 
 
-@check("vae-training", "epochs", 1)
+@check("vae-training", "epochs", 0.5)
 def test_epochs(session: Session, draws: Draws, run: Run) -> None:
     """As many passes over the loader as asked for."""
     TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
@@ -44,3 +45,9 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
         trained = train(trial.course, findings.recipe or Recipe())
         for name in ("rec_loss", "kl_loss"):
             check_series(seen[name], [trained.losses[name]], f"'{name}'", bool(findings.recipe))
+
+
+@check("vae-training", "learning", 0.5)
+def test_learning(session: Session, draws: Draws, run: Run) -> None:
+    """Trained by it on digits, the student's own VAE gets as far as a right one."""
+    check_learning(TRAINER, LearningRun("vae", TRAINER.name), session, draws, run)

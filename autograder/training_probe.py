@@ -49,6 +49,18 @@ _CRITERIA = {
 }
 
 
+# Nothing is learnt from these, whatever the model; otherwise a run has to tell.
+_FRUITLESS = {
+    "optimiser": ("Adam that maximises",),
+    "criterion": ("minus the mean square", "minus the total"),
+    "steps": ("never",),
+    "epochs": ("none",),
+    "target": tuple(
+        name for name in replay.TARGETS if name not in ("input", "rescaled input", "rounded input")
+    ),
+}
+
+
 @dataclass
 class Trial:
     """One training by the student's function: the draw, the weights it left, what it returned."""
@@ -272,6 +284,15 @@ class Trainer:
         if value == "delayed":
             return Wrong("The step comes before the backward pass of its batch.", slug)
         return Wrong("There is not exactly one step for every batch.", slug)
+
+    def check_fruitful(self, findings: Findings) -> None:
+        """Not a training of which the replay shows that it leads nowhere; raises `Wrong`."""
+        recipe = findings.recipe
+        for aspect, choices in _FRUITLESS.items():
+            value = getattr(recipe, aspect, None)
+            if value in choices:
+                text = f"Nothing is learnt from such a training ({aspect}: {value})."
+                raise Wrong(text, {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect])
 
     def check_epochs(self, session: Session, draws: Draws, findings: Findings) -> None:
         """As many passes as asked for; raises `Wrong`."""

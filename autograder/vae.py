@@ -164,7 +164,7 @@ class Model:
 
     def __init__(self, session: Session, nz: int, beta: float) -> None:
         self.session, self.nz, self.beta = session, nz, beta
-        install(session)
+        session.ask("take_over")
         kind = session.read("VAE")
         try:
             made = session.call(kind, nz, beta)
@@ -175,9 +175,8 @@ class Model:
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
-        self.encoder, self.decoder = session.make("Encoder", 2 * nz), session.make("Decoder", nz)
-        session.set_attribute(made, "encoder", self.encoder)
-        session.set_attribute(made, "decoder", self.decoder)
+        self.encoder: Handle = session.ask("part", made, "encoder", 2 * nz)
+        self.decoder: Handle = session.ask("part", made, "decoder", nz)
         self._keep_beta()
 
     def _keep_beta(self) -> None:
@@ -197,6 +196,7 @@ class Model:
         """Call the model on images that hold the code q."""
         x = standins.image_of(q)
         before = len(self.latents())
+        coded = len(self._seen(self.encoder))
         try:
             handle, output = self.session.keep_call(self.handle, x)
         except Raised as error:
@@ -204,10 +204,12 @@ class Model:
             raise
         made = Forward(code_of(x, q), x, handle, output, self.latents()[before:])
         if gradient and made.path is not None:
-            leaf = Ref(self.encoder_codes(), (-1,))
-            told = self.session.ask("gradient", Ref(handle, made.path), [leaf])
-            first = told[0] if isinstance(told, list) and told else None
-            made.gradient = plain(first) if isinstance(first, Tensor) else None
+            codes = self.session.ask("keep", self.encoder, "seen")
+            leaves = [Ref(codes, (i,)) for i in range(coded, len(self._seen(self.encoder)))]
+            told = self.session.ask("gradient", Ref(handle, made.path), leaves)
+            found = [plain(g) for g in told or () if isinstance(g, Tensor)]
+            if found and all(g.shape == found[0].shape for g in found):
+                made.gradient = torch.stack(found).sum(0)
         return made
 
     def _look_at_latents(self, error: Raised, batch: int, before: int) -> None:
@@ -217,24 +219,17 @@ class Model:
                 error.misconception = "wrong-latent"
                 error.message += f" The decoder got {tuple(z.shape)}, not {(batch, self.nz)}."
 
-    def encoder_codes(self) -> Handle:
-        """The worker's list of codes."""
-        return self.session.ask("keep", self.encoder, "codes")  # type: ignore[no-any-return]
-
     def latents(self) -> list[Tensor]:
         """The latents decoded so far, oldest first."""
-        found = self.session.attribute(self.decoder, "latents")
+        return self._seen(self.decoder)
+
+    def _seen(self, part: Handle) -> list[Tensor]:
+        found = self.session.attribute(part, "seen")
         return [plain(z) for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the model."""
         return self.session.call(self.session.handle(self.handle, method), *args)
-
-
-def install(session: Session) -> None:
-    """Hand the class stand-ins for its networks; a given function that is missing is handed too."""
-    for name in ("Encoder", "Decoder"):
-        session.set_global(name, session.ask("maker", name))
 
 
 def code_of(x: Tensor, q: Tensor) -> Tensor:

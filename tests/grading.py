@@ -28,17 +28,19 @@ def grade(
     fork: bool = True,
     tasks: tuple[str, ...] = (),
     seconds: float = 20.0,
+    learning: bool = False,
 ) -> Grade:
     """The grade of a notebook, in the sandbox where there is one.
 
-    seconds: the time for one definition, and for one answer.
+    seconds: the time for one definition, and for one answer. learning: with the training runs
+    on digits.
     """
     notebook = as_submission(node)
     boxed = sandbox.missing() is None
     submission = Submission(
         notebook.cells, boxed=boxed, fork=fork, answer_seconds=seconds, statement_seconds=seconds
     )
-    run = Run(Grade(notebook), submission, seed)
+    run = Run(Grade(notebook), submission, seed, learning=learning)
     try:
         perform(run, tasks)
     finally:

@@ -1,15 +1,17 @@
 """From the code cells of a notebook to the definitions that the promised names rest on.
 
-A notebook is run without its training loops, plots and downloads: only statements that bind a
-name which a promised name needs, directly or through others, are executed, in the notebook's
-order. A statement that raises, or a cell that does not parse, costs what it binds and no more.
+A notebook is run without its training, plots and downloads: only statements that bind or change
+what a promised name needs, directly or through others, are executed, in the notebook's order. A
+statement that raises, or a cell that does not parse, costs what it binds and no more.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import linecache
 import re
+import symtable
 import sys
 import traceback
 import types
@@ -25,7 +27,8 @@ _IMPORTS = (ast.Import, ast.ImportFrom)
 _BINDERS = (*_SCOPES, *_IMPORTS, ast.Assign, ast.AnnAssign, ast.AugAssign)
 _BLOCKS = (ast.If, ast.Try, ast.With)
 
-_MAGIC = re.compile(r"^(\s*)([%!]|\?{1,2}\S|\S+\?{1,2}\s*$)")
+_MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\S|\S.*?\?{1,2}\s*$)")
+_TIMED = re.compile(r"^(\s*)%time\s+(?=\S)")
 _MAGIC_VALUE = re.compile(r"^(\s*[\w, .\[\]]+=\s*)([%!].*)$")
 _KEPT_CELL_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%python3", "%%python")
 
@@ -39,15 +42,13 @@ class Statement:
     node: ast.stmt
     binds: set[str]
     reads: set[str]
-    calls: set[str]
+    calls: set[str]  # what it or its decorators call by name
     changes: set[str]  # names whose objects it changes: `VAE.loss = ...`, `layers.append(...)`
 
     @property
     def runs(self) -> bool:
-        """Whether it is of a kind that defines something (no loop, no bare expression)."""
-        if isinstance(self.node, _BLOCKS):
-            return not any(isinstance(part, _LOOPS) for part in ast.walk(self.node))
-        return isinstance(self.node, _BINDERS)
+        """Whether it is of a kind that defines something (no bare expression)."""
+        return isinstance(self.node, (*_BINDERS, *_BLOCKS, *_LOOPS))
 
 
 @dataclass
@@ -65,19 +66,45 @@ def plain_python(source: str) -> str:
         if first not in _KEPT_CELL_MAGICS:
             return ""
         source = source.replace(first, "#", 1)
-    try:
-        ast.parse(source)
-        return source
-    except (SyntaxError, ValueError):
-        return "\n".join(_without_magic(line) for line in source.split("\n"))
+    lines = source.split("\n")
+    for _ in lines:
+        try:
+            ast.parse("\n".join(lines))
+            break
+        except SyntaxError as error:
+            if not _blank_magic(lines, error.lineno or 0):
+                break
+        except (ValueError, RecursionError, MemoryError):
+            break
+    return "\n".join(lines)
 
 
-def _without_magic(line: str) -> str:
+def _blank_magic(lines: list[str], number: int) -> bool:
+    """Replace the magic at a line that does not parse, with its continuations, if it is one."""
+    if not 1 <= number <= len(lines):
+        return False
+    first = number - 1
+    plain = _without_magic(lines[first])
+    if plain is None:
+        return False
+    while lines[first].endswith("\\") and first + 1 < len(lines):
+        lines[first] = ""
+        first += 1
+    lines[first] = ""
+    lines[number - 1] = plain
+    return True
+
+
+def _without_magic(line: str) -> str | None:
+    """A line without IPython's syntax, or None where it has none."""
+    timed = _TIMED.match(line)
+    if timed:
+        return timed[1] + line[timed.end() :]
     value = _MAGIC_VALUE.match(line)
     if value:
         return value[1] + "None"
     magic = _MAGIC.match(line)
-    return magic[1] + "pass" if magic else line
+    return magic[1] + "pass" if magic else None
 
 
 def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
@@ -112,9 +139,13 @@ def _broken(cell: int, source: str, message: str, line: int) -> dict[str, Any]:
 
 def _statements(cell: int, tree: ast.Module) -> Iterator[Statement]:
     for index, node in enumerate(tree.body):
-        yield Statement(
-            cell, index, node, set(_bound(node)), _read_names(node), _called(node), _changed(node)
-        )
+        yield _statement(cell, index, node)
+
+
+def _statement(cell: int, index: int, node: ast.stmt) -> Statement:
+    return Statement(
+        cell, index, node, set(_bound(node)), _read_names(node), _called(node), _changed(node)
+    )
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
@@ -134,12 +165,28 @@ def _bound(node: ast.AST) -> Iterator[str]:
         yield from _bound(child)
 
 
-def _read_names(node: ast.AST) -> set[str]:
-    return {
-        part.id
-        for part in ast.walk(node)
-        if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store)
-    } | _augmented(node)
+def _read_names(node: ast.stmt) -> set[str]:
+    """Names of the notebook that a statement reads, now or when what it defines is called."""
+    try:
+        source = ast.unparse(ast.Module(body=[node], type_ignores=[]))
+        table = symtable.symtable(source, "<statement>", "exec")
+    except (SyntaxError, ValueError, RecursionError):
+        return {
+            part.id
+            for part in ast.walk(node)
+            if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Store)
+        } | _augmented(node)
+    return set(_free(table)) | _augmented(node)
+
+
+def _free(table: symtable.SymbolTable) -> Iterator[str]:
+    """Names that a scope and the scopes within it take from the notebook."""
+    for symbol in table.get_symbols():
+        own = table.get_type() == "module" or symbol.is_global()
+        if symbol.is_referenced() and (own or table.get_type() == "class"):
+            yield symbol.get_name()
+    for inner in table.get_children():
+        yield from _free(inner)
 
 
 def _augmented(node: ast.AST) -> set[str]:
@@ -149,15 +196,20 @@ def _augmented(node: ast.AST) -> set[str]:
 
 
 def _called(node: ast.AST) -> set[str]:
-    return {
+    called = {
         part.func.id
         for part in ast.walk(node)
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)
     }
+    return called | {_root(d) for d in getattr(node, "decorator_list", ())} - {""}
 
 
 def _changed(node: ast.stmt) -> set[str]:
     """Names whose objects a statement changes without binding them."""
+    if isinstance(node, (*_BLOCKS, *_LOOPS)):
+        return {name for part in _parts(node) for name in _changed(part)}
+    if isinstance(node, _SCOPES):  # `@registry.register` puts what it decorates into a registry
+        return {_root(d) for d in node.decorator_list if _attribute(d)} - {""}
     if isinstance(node, ast.Assign):
         targets: list[ast.expr] = node.targets
     elif isinstance(node, ast.AugAssign | ast.AnnAssign):
@@ -171,6 +223,20 @@ def _changed(node: ast.stmt) -> set[str]:
     return {_root(t) for t in targets if isinstance(t, ast.Attribute | ast.Subscript)} - {""}
 
 
+def _attribute(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(called, ast.Attribute)
+
+
+def _parts(node: ast.AST) -> Iterator[ast.stmt]:
+    """The statements within a block or loop, however deep, but not those within a scope."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        if not isinstance(child, _SCOPES):
+            yield from _parts(child)
+
+
 def _root(node: ast.expr) -> str:
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
@@ -180,22 +246,22 @@ def _root(node: ast.expr) -> str:
 def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[Statement]:
     """The statements that the promised names rest on, in the notebook's order.
 
-    Statements that call a training function, or a helper that does, are left out: they take
-    minutes and define nothing that is promised.
+    Training is left out: it takes minutes and defines nothing that is promised.
     """
     heavy = _heavy(notebook.statements, trainers)
     imported = {
         name for s in notebook.statements if isinstance(s.node, _IMPORTS) for name in s.binds
     }
-    candidates = [
-        s
-        for s in notebook.statements
-        if (s.runs or isinstance(s.node, ast.Expr))
-        and (isinstance(s.node, _SCOPES) or not s.calls & heavy)
-    ]
+    light = (_without_training(s, heavy) for s in notebook.statements)
+    candidates = [s for s in light if s is not None and (s.runs or isinstance(s.node, ast.Expr))]
+    registers = _registers(candidates)
     names, chosen = set(promised), set[int]()
     while True:
-        found = {id(s) for s in candidates if id(s) not in chosen and _serves(s, names, imported)}
+        found = {
+            id(s)
+            for s in candidates
+            if id(s) not in chosen and _serves(s, names, imported, registers)
+        }
         if not found:
             return [s for s in candidates if id(s) in chosen]
         chosen |= found
@@ -204,18 +270,91 @@ def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[S
                 names |= s.reads | s.binds
 
 
-def _serves(statement: Statement, names: set[str], imported: set[str]) -> bool:
-    if statement.runs and (statement.binds & names or "*" in statement.binds):
+def _without_training(statement: Statement, heavy: set[str]) -> Statement | None:
+    """A statement without the parts of it that train; None where nothing is left."""
+    node = statement.node
+    if isinstance(node, _SCOPES):
+        return statement
+    if not isinstance(node, _BLOCKS):
+        return None if _is_left_out(node, heavy) else statement
+    if not any(_is_left_out(part, heavy) for part in _parts(node)):
+        return statement
+    pruned = _Pruner(heavy).visit(copy.deepcopy(node))
+    return _statement(statement.cell, statement.index, pruned)
+
+
+class _Pruner(ast.NodeTransformer):
+    """Puts `pass` where a block trains, or loops for nothing."""
+
+    def __init__(self, heavy: set[str]) -> None:
+        self.heavy = heavy
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Only statements within blocks are of interest."""
+        if isinstance(node, _SCOPES) or not isinstance(node, ast.stmt | ast.ExceptHandler):
+            return node
+        if isinstance(node, (*_BLOCKS, ast.ExceptHandler)):
+            return self.generic_visit(node)
+        if isinstance(node, ast.stmt) and _is_left_out(node, self.heavy):
+            return ast.copy_location(ast.Pass(), node)
+        return node
+
+
+def _is_left_out(node: ast.stmt, heavy: set[str]) -> bool:
+    """Whether a statement trains, calls what trains, or is a loop that changes no object."""
+    if isinstance(node, (*_SCOPES, *_BLOCKS)):
+        return False
+    if isinstance(node, _LOOPS) and (_calls_backward(node) or not _changed(node)):
         return True
-    if isinstance(statement.node, ast.Expr):
-        return bool(statement.changes & (names - imported))
-    return bool(statement.changes & names)
+    return any(
+        isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in heavy
+        for part in ast.walk(node)
+    )
+
+
+def _calls_backward(node: ast.AST) -> bool:
+    return any(
+        isinstance(part, ast.Call)
+        and isinstance(part.func, ast.Attribute)
+        and part.func.attr == "backward"
+        for part in ast.walk(node)
+    )
+
+
+def _registers(statements: list[Statement]) -> dict[str, set[str]]:
+    """Functions that change objects of the notebook, and which: `def register(f): TABLE[...] = f`."""
+    return {
+        name: changed
+        for s in statements
+        if isinstance(s.node, _SCOPES)
+        and (changed := {n for part in _parts_of_scope(s.node) for n in _changed(part)} & s.reads)
+        for name in s.binds
+    }
+
+
+def _parts_of_scope(node: ast.AST) -> Iterator[ast.stmt]:
+    return (part for part in ast.walk(node) if part is not node and isinstance(part, ast.stmt))
+
+
+def _serves(
+    statement: Statement, names: set[str], imported: set[str], registers: dict[str, set[str]]
+) -> bool:
+    binds = not isinstance(statement.node, _LOOPS) and statement.runs
+    if binds and (statement.binds & names or "*" in statement.binds):
+        return True
+    if any(registers.get(called, set()) & names for called in statement.calls):
+        return True
+    changed = statement.changes & names
+    if not isinstance(statement.node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        changed -= imported  # a call such as `torch.manual_seed(0)` changes nothing of the notebook
+    return bool(changed)
 
 
 def _heavy(statements: Iterable[Statement], trainers: set[str]) -> set[str]:
-    """The training functions and every function or class that calls one."""
+    """The training functions, others that do, and every function or class that calls one."""
     scopes = [s for s in statements if isinstance(s.node, _SCOPES)]
-    heavy = set(trainers)
+    functions = [s for s in scopes if not isinstance(s.node, ast.ClassDef)]
+    heavy = trainers | {n for s in functions if _calls_backward(s.node) for n in s.binds}
     while True:
         more = {name for s in scopes if s.calls & heavy for name in s.binds} - heavy
         if not more:
@@ -232,7 +371,12 @@ class Absent(types.ModuleType):
         return Absent(name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if args and (callable(args[0]) or hasattr(args[0], "__iter__")) else self
+        if args and (callable(args[0]) or hasattr(args[0], "__iter__")):
+            return self if isinstance(args[0], str | bytes | dict) else args[0]
+        return self
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())

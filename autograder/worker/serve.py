@@ -16,10 +16,19 @@ from typing import Any, BinaryIO
 import torch
 
 import definitions
+import impersonation
 import standins
 import tracing
 import wire
 
+_PARTS = ("Encoder", "Decoder")
+# stand-ins for models, and the class of the notebook that each stands in for
+_MODELS = {
+    "Pair": "AutoEncoder",
+    "Composed": "AutoEncoder",
+    "TinyAutoEncoder": "AutoEncoder",
+    "TinyVariational": "VAE",
+}
 _READ_DEPTH = 3  # helper functions followed when asking which variables a function reads
 
 
@@ -133,8 +142,9 @@ class Session:
             "attribute": getattr,
             "keep": lambda owner, name: self.keep(getattr(owner, name)),
             "set_attribute": setattr,
-            "make": lambda name, args: standins.MAKERS[name](*args),
-            "maker": lambda name: standins.MAKERS[name],
+            "make": self.make,
+            "take_over": lambda: impersonation.take_over(namespace),
+            "part": self.part,
             "leaves": lambda tensors: self.keep([t.clone().requires_grad_() for t in tensors]),
             "gradient": self.gradient,
             "parameter_gradients": self.parameter_gradients,
@@ -168,6 +178,27 @@ class Session:
         if name not in self.namespace:
             raise NameError(f"name {name!r} is not defined", name=name)
         return self.namespace[name]
+
+    def make(self, name: str, args: list[Any]) -> Any:
+        """A stand-in of the given kind; one for a model is an instance of the notebook's class."""
+        if name == "Pair":
+            made = standins.Composed(
+                *(impersonation.of_width(self.namespace, part, *args) for part in _PARTS)
+            )
+        else:
+            made = standins.MAKERS[name](*args)
+        if name in _MODELS:
+            impersonation.pose_as(made, self.namespace.get(_MODELS[name]))
+        return made
+
+    def part(self, owner: Any, name: str, width: int) -> wire.Handle:
+        """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
+        kind = name.capitalize()
+        found = getattr(owner, name, None)
+        if not isinstance(getattr(found, "seen", None), standins.Record) or found.width != width:
+            found = impersonation.of_width(self.namespace, kind, width)
+            setattr(owner, name, found)
+        return self.keep(found)
 
     def keep_call(self, function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call, and answer with both a handle on the result and the result."""

@@ -24,14 +24,21 @@ def image_of(code: Tensor) -> Tensor:
     return images.view(-1, 1, 28, 28)
 
 
+class Record(list[Tensor]):
+    """What a stand-in was given; copies of the stand-in write to the same record."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Record:
+        return self
+
+
 class Encoder(nn.Module):
     """Reads its code from the image's first pixels, and remembers it as a leaf of the graph."""
 
     def __init__(self, nz: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.width = int(nz)
         self.anchor = nn.Parameter(torch.zeros(1))
-        self.codes: list[Tensor] = []
+        self.seen = Record()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to (B, width)."""
@@ -40,7 +47,7 @@ class Encoder(nn.Module):
             raise RuntimeError(f"Encoder expects (B, 1, 28, 28), not {tuple(x.shape)}")
         code = pixels[:, : self.width] * (2 * Q_RANGE) - Q_RANGE
         leaf = code.detach().requires_grad_()
-        self.codes.append(leaf)
+        self.seen.append(leaf)
         return leaf + 0 * self.anchor
 
 
@@ -48,14 +55,14 @@ class Decoder(nn.Module):
     """Turns latents into images by a fixed map, and remembers the latents."""
 
     def __init__(self, nz: int) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.width = int(nz)
         self.anchor = nn.Parameter(torch.zeros(1))
-        self.latents: list[Tensor] = []
+        self.seen = Record()
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (B, width) to (B, 1, 28, 28) in [0, 1]."""
-        self.latents.append(z)
+        self.seen.append(z)
         if z.dim() != 2 or z.shape[1] != self.width:
             raise RuntimeError(f"Decoder expects (B, {self.width}), not {tuple(z.shape)}")
         i = torch.arange(1, self.width + 1, dtype=z.dtype)[:, None]
@@ -64,13 +71,13 @@ class Decoder(nn.Module):
         return image.view(-1, 1, 28, 28)
 
 
-class Pair(nn.Module):
-    """A model with a stand-in encoder and decoder, as `sample_images` is handed one."""
+class Composed(nn.Module):
+    """An auto-encoder made of an encoder and a decoder: stand-ins, or the student's own."""
 
-    def __init__(self, nz: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
-        self.nz = nz
-        self.encoder, self.decoder = Encoder(nz), Decoder(nz)
+        self.encoder, self.decoder = encoder, decoder
+        self.nz = getattr(decoder, "width", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
@@ -124,9 +131,20 @@ class TinyAutoEncoder(nn.Module):
 class TinyVariational(nn.Module):
     """A model with the interface of the VAE, but with a loss and a latent of its own."""
 
-    def __init__(self, nz: int = 3, beta: float = 1.0) -> None:
+    def __init__(
+        self,
+        nz: int = 3,
+        beta: float = 1.0,
+        numbers: str = "graph",
+        extra: dict[str, str] | None = None,
+    ) -> None:
+        """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
+
+        extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
+        """
         super().__init__()
         self.nz, self.beta = nz, beta
+        self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
         self.encoder = whole.encoder
         self.decoder = whole.decoder
@@ -141,11 +159,19 @@ class TinyVariational(nn.Module):
         q = self.encoder(x)
         return {"q": q, "rec": self.decoder(torch.tanh(q))}
 
-    def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
         first = (x - outputs["rec"]).abs().pow(1.5).mean()
         second = outputs["q"].pow(4).mean()
-        return first + self.beta * second, {"rec_loss": first, "kl_loss": second}
+        total = first + self.beta * second
+        found = {"rec_loss": first, "kl_loss": second}
+        terms = found | {k: {**found, "total": total}[v] for k, v in self.extra.items()}
+        return total, {k: self._told(v) for k, v in terms.items()}
+
+    def _told(self, term: Tensor) -> Any:
+        if self.numbers == "graph":
+            return term
+        return term.detach() if self.numbers == "detached" else term.item()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
@@ -173,9 +199,7 @@ def loader(images: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
 
 
 MAKERS: dict[str, Any] = {
-    "Encoder": Encoder,
-    "Decoder": Decoder,
-    "Pair": Pair,
+    "Composed": Composed,
     "TinyAutoEncoder": TinyAutoEncoder,
     "TinyVariational": TinyVariational,
     "Numbered": Numbered,

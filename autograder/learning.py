@@ -1,0 +1,151 @@
+"""Does the whole learn? The student's model, trained by the student's loop on real digits.
+
+The training runs in the worker. Its networks are then rebuilt on the host from their traced
+operations and trained weights, held against the specification, and judged there on test digits
+that never leave the host: encoder and decoder meet in nz numbers, to which noise is added, so
+that no picture can pass beside the latent.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder import networks
+from autograder.architecture import Architecture
+from autograder.draws import Draws
+from autograder.networks import Network, Unconfirmed
+from autograder.outcomes import Wrong
+from autograder.submission import Session
+from autograder.test_decoder import DECODER
+from autograder.test_encoder import ENCODER
+from autograder.worker.wire import Handle
+
+HERE = Path(__file__).resolve().parent
+CALIBRATION = HERE / "learning.json"  # made by tools/calibrate.py
+SECONDS = 240.0  # for a training; 3 s of one core where it was calibrated
+NZ, BETA = 32, 1e-4
+BATCH, STEPS, RATE = 16, 200, 2e-3
+JUDGED = 300  # test digits
+CHUNK = 100  # test digits at once
+NOISE = 1e-3  # added to each latent number
+
+
+@cache
+def digits(part: str) -> Tensor:
+    """The bundled digits of a part, `train` or `t10k`; (N, 1, 28, 28) in [0, 1]."""
+    content = gzip.decompress((HERE / "digits" / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16)
+    return pixels.view(-1, 1, 28, 28).float() / 255
+
+
+@cache
+def limit(kind: str) -> float:
+    """The largest error on test digits that counts as learnt; kind: `ae` or `vae`."""
+    return float(json.loads(CALIBRATION.read_text(encoding="utf-8"))[kind]["limit"])
+
+
+def training_digits(draws: Draws) -> Tensor:
+    """What one run trains on; (BATCH * STEPS, 1, 28, 28)."""
+    return _drawn(draws, digits("train"), BATCH * STEPS)
+
+
+def test_digits(draws: Draws) -> Tensor:
+    """What one run is judged on; (JUDGED, 1, 28, 28)."""
+    return _drawn(draws, digits("t10k"), JUDGED)
+
+
+test_digits.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's
+
+
+def _drawn(draws: Draws, images: Tensor, count: int) -> Tensor:
+    return images[torch.randperm(len(images), generator=draws.torch)[:count]]
+
+
+def error(encoder: Any, decoder: Any, images: Tensor, draws: Draws) -> float:
+    """The mean squared error of decoding the first NZ numbers of each code, with noise on them.
+
+    encoder: (CHUNK, 1, 28, 28) to (CHUNK, NZ) or (CHUNK, 2 NZ); decoder: (CHUNK, NZ) to images.
+    """
+    errors = []
+    with torch.no_grad():
+        for x in images.split(CHUNK):
+            z = encoder(x)[:, :NZ]
+            z = z + NOISE * draws.normal(*z.shape)
+            errors.append((decoder(z) - x).double().square().mean())
+    return float(torch.stack(errors).mean())
+
+
+@dataclass(frozen=True)
+class LearningRun:
+    """A training of the student's on digits; kind: `ae` or `vae`; trainer: the function's name."""
+
+    kind: str
+    trainer: str
+
+    @property
+    def task(self) -> str:
+        """The task that it belongs to."""
+        return f"{self.kind}-training"
+
+    def check(self, session: Session, draws: Draws) -> None:
+        """Train and judge; raises `Wrong`, named does-not-learn where the error is too large."""
+        model = self._model(session)
+        self._train(session, model, draws)
+        networks_ = [
+            self._trained(session, model, draws, part)
+            for part in (("encoder", ENCODER), ("decoder", DECODER))
+        ]
+        reached = error(networks_[0].run, networks_[1].run, test_digits(draws), draws)
+        if not (math.isfinite(reached) and reached <= limit(self.kind)):
+            raise Wrong(
+                f"Trained on {STEPS} batches of digits, your model reaches a squared error of "
+                f"{reached:.3f} on new ones; at most {limit(self.kind):.3f} was expected. "
+                "Look at the first losses and at the initial weights.",
+                "does-not-learn",
+            )
+
+    def _model(self, session: Session) -> Handle:
+        """The student's own networks, in the student's own class where the task has one."""
+        if self.kind == "vae":
+            made = session.call(session.read("VAE"), NZ, BETA)
+        else:
+            parts = [session.call(session.read(name), NZ) for name in ("Encoder", "Decoder")]
+            made = session.make("Composed", *parts)
+        if not isinstance(made, Handle):
+            raise Wrong("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
+        session.ask("mode", made, True)
+        return made
+
+    def _train(self, session: Session, model: Handle, draws: Draws) -> None:
+        loader = session.make("loader", training_digits(draws), BATCH)
+        arguments = [model, loader, 1, RATE, "cpu"]
+        session.ask("call", session.read(self.trainer), arguments, {}, seconds=SECONDS)
+
+    def _trained(
+        self, session: Session, model: Handle, draws: Draws, part: tuple[str, Architecture]
+    ) -> Network:
+        """A trained network, rebuilt on the host and as specified; raises `Wrong`."""
+        name, architecture = part
+        module = session.handle(model, name)
+        x = architecture.inputs(draws, NZ, CHUNK)
+        told = session.ask("trace", module, x, False)
+        try:
+            network = networks.claimed(told)
+            fresh = architecture.inputs(draws, NZ, CHUNK)
+            if not networks.agree(network.run(fresh), session.call(module, fresh)):
+                raise Unconfirmed("its operations do not repeat")
+            before, found = networks.blocks(networks.layers(network, x))
+        except Unconfirmed as fault:
+            raise Wrong(f"Once trained, the {name} could not be followed: {fault}.") from fault
+        networks.compare_weights(found, architecture.spec)
+        networks.compare_rest(before, found, architecture.spec)
+        return network
