@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autograder import networks
+from autograder.compare import described
 from autograder.draws import Draws
 from autograder.networks import Layer, Network, Spec, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
-from autograder.worker.wire import Handle
+from autograder.worker.wire import Graph, Handle
 
 USUAL_NZ, USUAL_BATCH = 64, 64
 SIZES = st.tuples(
@@ -64,11 +67,11 @@ class Architecture:
                     raise
                 raise self._explain(session, draws, nz, batch, error) from error
             if not self.fits(answer, nz, batch):
-                seen = _described(answer)
                 text = f"`{self.name}({nz})` on a batch of {batch} should give " + (
-                    f"{self.shape(nz, batch)}, not {seen}."
+                    f"{self.shape(nz, batch)}, not {described(answer)}."
                 )
-                raise self._explain(session, draws, nz, batch, Wrong(text, "wrong-shape"))
+                slug = "wrong-shape" if isinstance(answer, Tensor) else "wrong-return"
+                raise self._explain(session, draws, nz, batch, Wrong(text, slug))
 
     def _explain(self, session: Session, draws: Draws, nz: int, batch: int, error: Wrong) -> Wrong:
         """Find what an answer depends on that it should not."""
@@ -77,16 +80,18 @@ class Architecture:
         if self._reads_global(session, draws, nz, batch):
             text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
             return Wrong(text, "hidden-global")
-        if self._works(session, draws, USUAL_NZ, batch) or self._is_constant(session, draws):
+        written = sizes_written(session, self.name)
+        if self._is_constant(session, draws) or any(
+            self._works(session, draws, fixed, batch) for fixed in written
+        ):
             return Wrong(
                 f"`{self.name}` does not depend on nz as it should; it was made with nz = {nz}.",
                 "hard-coded-nz",
             )
-        if self._works(session, draws, nz, USUAL_BATCH):
-            return Wrong(
-                f"`{self.name}` works for batches of {USUAL_BATCH} only, not of {batch}.",
-                "hard-coded-batch",
-            )
+        for fixed in written:
+            if self._works(session, draws, nz, fixed):
+                text = f"`{self.name}` works for batches of {fixed} only, not of {batch}."
+                return Wrong(text, "hard-coded-batch")
         return self._explain_by_layers(session, draws, nz, batch, error)
 
     def _works(self, session: Session, draws: Draws, nz: int, batch: int) -> bool:
@@ -131,7 +136,8 @@ class Architecture:
             complete = isinstance(told.get("output"), Tensor)
             spec = self.spec if complete else self.spec[: len(found)]
             networks.compare_weights(found, spec)
-            networks.compare_rest(before, found, spec)
+            ended = len(found) if complete else max(len(found) - 1, 0)
+            networks.compare_rest(before, found[:ended], spec[:ended], training=True)
         except Wrong as fault:
             if not isinstance(fault, Unchecked):
                 return Wrong(f"{error.message} {fault.message}", fault.misconception)
@@ -157,6 +163,10 @@ class Architecture:
             session.ask("mode", module, warm)
             session.call(module, self.inputs(draws, nz, batch))
         told = session.ask("trace", module, self.inputs(draws, nz, batch), training)
+        output = told.get("output") if isinstance(told, dict) else None
+        if not isinstance(output, Tensor):
+            text = f"`{self.name}` should return one tensor, not {described(output)}."
+            raise Wrong(text, "wrong-return")
         try:
             network = networks.claimed(told)
             for _ in range(2):
@@ -176,18 +186,19 @@ class Architecture:
             )
         if any("rrelu" in n for n in names):
             return Wrong("Expected LeakyReLU, found a random one.", "wrong-activation")
+        if any(r in n for n in names for r in ("rand", "normal_", "uniform_")):
+            text = f"`{self.name}` draws random numbers, where the specification has none."
+            return Wrong(text, "extra-layer")
+        if isinstance(told, dict) and not isinstance(told.get("output"), Graph):
+            text = f"What `{self.name}` returns does not hang together with its weights."
+            return Wrong(f"{text} No gradient leads back.", "detached-gradient")
         return Wrong(f"`{self.name}` could not be followed layer by layer: {error}.")
 
     def _working_size(self, session: Session, draws: Draws) -> tuple[int, int]:
         """An nz and a batch size at which the network runs: any, if it keeps its promise."""
-        sizes = [
-            (draws.integer(2, 60), draws.integer(2, 8)),
-            (USUAL_NZ, draws.integer(2, 8)),
-            (draws.integer(2, 60), USUAL_BATCH),
-            (USUAL_NZ, USUAL_BATCH),
-        ]
+        sizes = [(draws.integer(2, 60), draws.integer(2, 8))]
         last: Unchecked | None = None
-        for nz, batch in sizes:
+        for nz, batch in itertools.chain(sizes, self._other_sizes(session, draws)):
             try:
                 self.answer(session, draws, nz, batch, True)
                 return nz, batch
@@ -199,6 +210,13 @@ class Architecture:
         if last.misconception is not None:
             raise last
         raise self._explain_by_layers(session, draws, *sizes[0], last)
+
+    def _other_sizes(self, session: Session, draws: Draws) -> Iterator[tuple[int, int]]:
+        """Sizes that a network may be held to: each alone, then both."""
+        written = sizes_written(session, self.name)
+        yield from ((fixed, draws.integer(2, 8)) for fixed in written)
+        yield from ((draws.integer(2, 60), fixed) for fixed in written)
+        yield from itertools.product(written[:6], repeat=2)
 
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
@@ -235,7 +253,7 @@ class Architecture:
         network, module, nz, batch = self.confirmed(session, draws, training)
         x = self.inputs(draws, nz, batch)
         before, found = networks.blocks(self._layers(network, x))
-        networks.compare_rest(before, found, self.spec)
+        networks.compare_rest(before, found, self.spec, training)
         if not training:
             self._check_gradient(session, draws, network, module, nz, batch)
 
@@ -262,10 +280,22 @@ class Architecture:
             return tuple(network.run(x).shape)
 
 
-def _described(answer: Any) -> str:
-    if isinstance(answer, Tensor):
-        return str(tuple(answer.shape))
-    return "an object" if isinstance(answer, Handle) else f"a {type(answer).__name__}"
+def sizes_written(session: Session, name: str) -> list[int]:
+    """Sizes that `name` may be held to, since they stand in its code or in a variable it reads.
+
+    The homework's own first, then others, at most a dozen: a hint where to look.
+    """
+    try:
+        told = session.ask("constants", session.read(name))
+    except Unchecked:
+        told = []
+    found = [n for n in told if type(n) is int] if isinstance(told, list) else []
+    for variable in [*numbers_read(session, name), "nz", "batch_size"]:
+        with contextlib.suppress(Unchecked):
+            value = session.read(variable)
+            if type(value) is int and 1 < value <= 1024:
+                found.append(value)
+    return list(dict.fromkeys([USUAL_NZ, *found]))[:12]
 
 
 def numbers_read(session: Session, name: str) -> list[str]:

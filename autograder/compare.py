@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autograder.worker.wire import Handle, Number
+
 
 def close(seen: Any, expected: Tensor, tolerance: float = 1e-4) -> bool:
     """Whether `seen` is a tensor of the expected shape, within tolerance of the largest value."""
@@ -20,3 +22,14 @@ def close(seen: Any, expected: Tensor, tolerance: float = 1e-4) -> bool:
 def plain(seen: Tensor) -> Tensor:
     """A tensor in double precision, without its graph."""
     return seen.detach().as_subclass(torch.Tensor).double()
+
+
+def described(value: Any) -> str:
+    """What a value is, in a student's words."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Handle):
+        return f"an object of class {value.kind.removeprefix('module ')}"
+    if isinstance(value, Number):
+        return "a number"
+    return "nothing" if value is None else f"a {type(value).__name__}"

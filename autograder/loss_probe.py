@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autograder.compare import described, plain
 from autograder.draws import Draws
 from autograder.losses import Case
-from autograder.outcomes import Wrong
+from autograder.outcomes import Unchecked, Wrong
 from autograder.submission import Session
-from autograder.vae import Habits, Model, Reading, Sizes, number
+from autograder.vae import Forward, Habits, Model, Reading, Sizes, number
+from autograder.worker import standins
 from autograder.worker.wire import Graph, Ref
 
 PROMISED = Habits(Sizes(), Reading("mean-first", "exp", "normal"))
@@ -21,12 +24,38 @@ PROMISED = Habits(Sizes(), Reading("mean-first", "exp", "normal"))
 TOTAL, REC, KL = 0, 1, 2
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One call of the loss: the q and images it was told of, total, rec_loss and kl_loss."""
+
+    q: Tensor
+    rec: Tensor
+    values: tuple[float, float, float]
+
+
 def call_loss(
-    session: Session, model: Model, habits: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
-) -> tuple[float, float, float]:
-    """Total, rec_loss and kl_loss; raises `Wrong` where the asked one of them is no scalar."""
+    session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
+) -> Answer:
+    """Call the loss with q and rec; raises `Wrong` where the asked term is no scalar.
+
+    A class that returns its outputs in a way of its own is handed those for q instead, with
+    images of its own.
+    """
     method = session.handle(model.handle, "loss")
-    return read_terms(session.call(method, x, habits.outputs(q, rec)), term)
+    if not used.own:
+        return Answer(q, rec, read_terms(session.call(method, x, {"q": q, "rec": rec}), term))
+    call = model.forward(q)
+    values = read_terms(session.call(method, x, Ref(call.handle)), term)
+    return Answer(call.q, _images(call), values)
+
+
+def _images(call: Forward) -> Tensor:
+    if call.keeps_image and call.z is not None:
+        image: Tensor = standins.Decoder(call.z.shape[1])(call.z.float()).detach()
+        return image
+    if isinstance(call.rec, Tensor):
+        return plain(call.rec).reshape(call.x.shape)
+    raise Unchecked("`forward` returns no images that the loss could look at.", "wrong-return")
 
 
 def read_terms(result: Any, term: int) -> tuple[float, float, float]:
@@ -48,7 +77,7 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
         if isinstance(value, Tensor):
             text = f"{name} should be a scalar, not a tensor of shape {tuple(value.shape)}."
             raise Wrong(text, "wrong-shape")
-        raise Wrong(f"{name} should be a scalar, not a {type(value).__name__}.", "wrong-return")
+        raise Wrong(f"{name} should be a scalar, not {described(value)}.", "wrong-return")
     first, second, third = (math.nan if v is None else v for v in values)
     return first, second, third
 
@@ -56,13 +85,13 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
 def collect(
     session: Session,
     draws: Draws,
-    habits: Habits,
+    used: Habits,
     sizes: Sizes,
     term: int,
     count: int = 4,
     spread: float = 0.7,
 ) -> list[Case]:
-    """Draws of the loss with the student's answers; q in the layout of `habits`.
+    """Draws of the loss with the student's answers; q is read as by `used`.
 
     term: the one of the three scalars that must be there. spread: of log_sigma.
     """
@@ -73,9 +102,9 @@ def collect(
         model = Model(session, nz, beta)
         q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
-        values = call_loss(session, model, habits, x, rec, q, term)
-        mu, s = habits.reading.halves(q)
-        cases.append(Case(mu, s, x, rec, beta, values))
+        answer = call_loss(session, model, used, x, rec, q, term)
+        mu, s = used.reading.halves(answer.q)
+        cases.append(Case(mu, s, x, answer.rec, beta, answer.values))
     return cases
 
 

@@ -68,6 +68,7 @@ TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "log-variance": lambda s: 2 * s,
     "half of log_sigma": lambda s: s / 2,
     "minus log_sigma": lambda s: -s,
+    "the logarithm of log_sigma": lambda s: s.abs().log(),
     "the mean": lambda s: s,  # see candidates: both arguments are the mean
 }
 
@@ -148,6 +149,7 @@ _REC_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "smooth L1": lambda x, r: torch.nn.functional.smooth_l1_loss(r, x, reduction="none"),
     "squared error of swapped signs": lambda x, r: -(x - r).square(),
     "fourth power": lambda x, r: (x - r).pow(4),
+    "plain difference": lambda x, r: x - r,
 }
 
 
@@ -169,7 +171,17 @@ def explain_kl(cases: list[Case]) -> Cause:
                     for c, v in zip(cases, values, strict=True)
                 ):
                     return _kl_cause(slug, formula, transform, name)
+    ratio = _constant_ratio([c.values[2] for c in cases], [float(kl(c)) for c in cases])
+    if ratio is not None:
+        return Cause("kl-formula", f"it is {ratio:.4g} times as large", f"{ratio:.6g}")
     return Cause("", "the KL term fits no known formula")
+
+
+def _constant_ratio(seen: list[float], expected: list[float]) -> float | None:
+    """The factor that takes the expected values to the seen ones on every draw."""
+    ratio = seen[0] / expected[0] if expected[0] else math.nan
+    fits = all(near(v, ratio * e) for v, e in zip(seen, expected, strict=True))
+    return ratio if fits and math.isfinite(ratio) and ratio != 0 else None
 
 
 def _kl_cause(slug: str, formula: str, transform: str, name: str) -> Cause:
@@ -182,6 +194,8 @@ def _kl_cause(slug: str, formula: str, transform: str, name: str) -> Cause:
     if "64" in name.replace("784", ""):
         slug = "hard-coded-batch" if "nz" not in name else "hard-coded-nz"
         return Cause(slug, f"it is scaled by {name}", name)
+    if "beta" in name:
+        return Cause("", f"it is scaled by {name}", name)
     return Cause("kl-reduction", f"it is scaled by {name}", name)
 
 
@@ -204,6 +218,11 @@ def explain_rec(cases: list[Case]) -> Cause:
             return Cause("wrong-target", f"it compares with {words}")
     if all(near(c.values[1], float(rec(c)) ** 0.5) for c in cases):
         return Cause("wrong-criterion", "it is the root of it")
+    if all(near(c.values[1], 0.0) for c in cases):
+        return Cause("wrong-target", "it is 0: something is compared with itself")
+    ratio = _constant_ratio([c.values[1] for c in cases], [float(rec(c)) for c in cases])
+    if ratio is not None:
+        return Cause("rec-reduction", f"scaled by {ratio:.4g}", f"{ratio:.6g}")
     return Cause("", "it fits no known formula")
 
 
@@ -225,6 +244,7 @@ TOTALS: dict[str, tuple[str | None, Callable[[float, float, float], float]]] = {
     "beta * (rec + kl)": ("beta-ignored", lambda r, k, b: b * (r + k)),
     "rec + kl / beta": ("beta-ignored", lambda r, k, b: r + k / b if b else math.inf),
     "rec + beta^2 * kl": ("beta-ignored", lambda r, k, b: r + b * b * k),
+    "rec + kl + beta": ("beta-ignored", lambda r, k, b: r + k + b),
     "rec - kl": ("kl-sign", lambda r, k, b: r - k),
     "-rec + beta * kl": ("kl-sign", lambda r, k, b: -r + b * k),
     "-rec - beta * kl": ("kl-sign", lambda r, k, b: -r - b * k),
@@ -238,10 +258,13 @@ def explain_total(cases: list[Case]) -> tuple[str | None, str]:
     for words, (slug, formula) in TOTALS.items():
         if all(_is_total(case, formula) for case in cases):
             return slug, words
-    first = cases[0]
-    weights = {round(_weight(c), 3) for c in cases}
-    if len(weights) == 1 and math.isfinite(_weight(first)):
-        return "beta-ignored", f"rec + {_weight(first):.4g} * kl, whatever beta is"
+    weights = [_weight(c) for c in cases]
+    ratio = _constant_ratio(weights, [1.0] * len(cases))
+    if ratio is not None:
+        return "beta-ignored", f"rec + {ratio:.4g} * kl, whatever beta is"
+    ratio = _constant_ratio(weights, [c.beta for c in cases])
+    if ratio is not None:
+        return "beta-ignored", f"rec + {ratio:.4g} * beta * kl"
     return "", "no known combination of the two terms and beta"
 
 

@@ -35,9 +35,12 @@ _POINTWISE = set(
     """
     leaky_relu leaky_relu_ relu relu_ sigmoid sigmoid_ tanh tanh_ elu elu_ gelu silu softplus
     hardtanh hardtanh_ hardsigmoid hardswish mish prelu _prelu_kernel log_sigmoid_forward celu
-    threshold relu6 add add_ sub sub_ mul mul_ div div_ rsub neg abs exp expm1 log log1p sqrt rsqrt
+    threshold relu6 round floor ceil trunc frac sin cos tan asin acos atan sinh cosh erf erfc exp2
+    remainder fmod softshrink hardshrink log2 log10 isnan isinf isfinite add add_ sub sub_ mul mul_
+    div div_ rsub neg abs exp expm1 log log1p sqrt rsqrt
     reciprocal pow maximum minimum clamp clamp_ clamp_min clamp_max where gt ge lt le eq ne
-    logical_not bitwise_not sign square masked_fill masked_fill_ heaviside
+    logical_not bitwise_not logical_and bitwise_and logical_or bitwise_or sign square masked_fill
+    masked_fill_ heaviside
     """.split()
 )
 _SHAPES = set(
@@ -51,17 +54,20 @@ _SHAPES = set(
 _POOLS = set(
     """
     max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mean
-    upsample_nearest2d upsample_bilinear2d _softmax _log_softmax pixel_shuffle sum amax
+    upsample_nearest2d upsample_bilinear2d _softmax _log_softmax pixel_shuffle sum amax amin std
+    var max min norm linalg_vector_norm any all argmax argmin cumsum prod logsumexp roll flip gather
+    index_select _local_scalar_dense
     """.split()
 )
 # writing to chosen elements: `h[h < 0] *= 0.2`
 _MASKED = set(
     "index index_put index_put_ masked_select masked_scatter masked_scatter_ nonzero".split()
 )
+_REDUCTIONS = ("mean", "sum", "amax", "max", "avg_pool2d", "max_pool2d_with_indices")
 _MAKERS = set(
     """
     empty zeros ones full zeros_like ones_like full_like empty_like arange scalar_tensor new_zeros
-    new_ones new_full new_empty eye linspace var_mean fill_ zero_
+    new_ones new_full new_empty eye linspace var_mean fill_ zero_ _weight_norm_interface
     """.split()
 )
 _ALLOWED = (
@@ -76,6 +82,7 @@ _VIEWS = set(
     contiguous
     """.split()
 )
+_PARAMETERS = ("trained", "frozen")
 _DTYPES = {
     str(d): d for d in (torch.float16, torch.float32, torch.float64, torch.int64, torch.bool)
 }
@@ -102,7 +109,8 @@ class Network:
 
     operations: list[Operation]
     values: dict[int, Tensor]
-    trained: list[int]  # numbers of the parameters, in the module's order
+    trained: list[int]  # numbers of the parameters that are trained, in the module's order
+    frozen: list[int]  # likewise, of those that are not
     result: int
 
     def run(self, x: Tensor) -> Tensor:
@@ -135,9 +143,9 @@ def claimed(told: Any) -> Network:
     try:
         operations = [_operation(item) for item in told["operations"]]
         values = {int(k): _plain(v) for k, v in told["values"]}
-        trained = [int(k) for k in told["trained"] if int(k) in values]
+        trained, frozen = ([int(k) for k in told[n] if int(k) in values] for n in _PARAMETERS)
         result = int(told["result"])
-        return Network(_contributing(operations, result), values, trained, result)
+        return Network(_contributing(operations, result), values, trained, frozen, result)
     except Exception as error:  # as above
         raise Unconfirmed("the trace has no known form") from error
 
@@ -200,6 +208,12 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
 def _size_bound(name: str, args: list[Any]) -> int:
     """An upper bound on the numbers in an operation's result: its arguments are not trusted."""
     shapes = [tuple(a.shape) for a in args if isinstance(a, Tensor)]
+    if name in _MASKED:
+        chosen = [i.numel() for a in args[1:2] if isinstance(a, list) for i in a if i is not None]
+        width = max(chosen, default=1) if name == "index" else args[0].dim()
+        return int(args[0].numel()) * (
+            1 if _is_mask(args) or name.startswith("index_put") else width
+        )
     if name in _PRODUCTS:
         rows = [math.prod(shape[:-1]) for shape in shapes]
         return max(rows, default=0) * max((shape[-1] for shape in shapes if shape), default=0)
@@ -218,6 +232,11 @@ def _size_bound(name: str, args: list[Any]) -> int:
     length = max(map(len, shapes), default=0)
     sides = [max(s[-i] if len(s) >= i else 1 for s in shapes) for i in range(1, length + 1)]
     return math.prod(sides)
+
+
+def _is_mask(args: list[Any]) -> bool:
+    chosen = args[1] if len(args) > 1 and isinstance(args[1], list) else []
+    return all(isinstance(i, Tensor) and i.dtype is torch.bool for i in chosen)
 
 
 def _argument(item: Any, tensors: dict[int, Tensor]) -> Any:
@@ -267,7 +286,10 @@ class Layer:
     resolution: tuple[int, ...] = ()
     bias: bool = True
     name: str = ""
-    trained: bool = True  # whether its weights come from the module's parameters
+    trained: bool = True  # whether its weights come from parameters that are trained
+    frozen: bool = False  # whether they come from parameters that are not
+    statistics: str = ""  # of a batch norm: batch or running
+    weight: int = -1  # the number of its first weight
 
 
 @dataclass
@@ -299,13 +321,15 @@ def layers(network: Network, x: Tensor) -> list[Layer]:
 
 def _layers(network: Network, x: Tensor) -> list[Layer]:
     flowing, learned, found = {0}, set(network.trained), list[Layer]()
+    fixed = set(network.frozen)
     pending: list[Operation] = []
     for operation in network.operations:
         inputs = _inputs(operation)
         outputs = _numbers(operation.out)
         if not any(number in flowing for number in inputs):
-            if any(number in learned for number in inputs):
-                learned |= set(outputs)
+            for known in (learned, fixed):
+                if any(number in known for number in inputs):
+                    known |= set(outputs)
             continue
         flowing |= set(outputs)
         if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing):
@@ -320,8 +344,22 @@ def _layers(network: Network, x: Tensor) -> list[Layer]:
         made = _layer(operation, network, flowing)
         for layer in made:
             layer.trained = any(number in learned for number in inputs)
-        found += made
+            layer.frozen = any(number in fixed for number in inputs)
+            layer.weight = next((n for n in inputs if n not in flowing), -1)
+        if not _goes_on(made, found):
+            found += made
     return found + _pointwise(pending, network, x)
+
+
+def _goes_on(made: list[Layer], found: list[Layer]) -> bool:
+    """Whether a linear layer is the last one again, applied row by row."""
+    last = found[-1] if found else None
+    return (
+        len(made) == 1
+        and last is not None
+        and made[0].kind == last.kind == "linear"
+        and made[0].weight == last.weight != -1
+    )
 
 
 def _closes(operation: Operation, pending: list[Operation]) -> bool:
@@ -370,17 +408,38 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
             return [Layer("product", name=name)]
         return [Layer("linear", channels=shape[-1] if shape else 0, bias=name != "mm")]
     if name in _BATCH_NORMS:
-        return [Layer("norm", resolution=shape[2:], name="batch norm")]
+        return [_norm(operation, shape)]
+    if name in _OTHER_NORMS:
+        kind = name.removeprefix("native_").replace("_", " ")
+        return [Layer("norm", resolution=shape[2:], name=kind)]
+    if name in ("_softmax", "_log_softmax"):
+        return [Layer("activation", name=name.strip("_").replace("_", " "))]
     if name in _SHAPES:
         crops = name in ("slice", "narrow", "constant_pad_nd") and len(shape) == 4
         return [Layer("crop", resolution=shape[2:])] if crops else []
     if name in _POINTWISE | _MAKERS:
         return []
     source = _shape(operation.args[0]) if operation.args else ()
-    if name in _POOLS and (set(source[2:]) == {1} or source == shape):
+    resizes = name.startswith(("_adaptive", "adaptive", "upsample"))
+    pools = resizes or name in _REDUCTIONS
+    if pools and (set(source[2:]) == {1} or (resizes and source == shape)):
         return []  # a pool over a single pixel
     resolution = shape[2:] if len(shape) == 4 else ()
     return [Layer("other", resolution=resolution, name=name.strip("_").replace("_", " "))]
+
+
+def _norm(operation: Operation, shape: tuple[int, ...]) -> Layer:
+    """A batch norm, or the instance norm that torch makes of one."""
+    training = {
+        "_batch_norm_with_update": True,
+        "_batch_norm_no_update": False,
+        "_native_batch_norm_legit_no_training": False,
+    }.get(operation.name)
+    if training is None:
+        training = next((a for a in operation.args[3:6] if isinstance(a, bool)), False)
+    channels = shape[1] if len(shape) > 1 else 0
+    statistics = "batch" if training else "running"
+    return Layer("norm", channels, (), shape[2:], name="batch norm", statistics=statistics)
 
 
 def _convolution(operation: Operation, network: Network, shape: tuple[int, ...]) -> Layer:
@@ -621,19 +680,52 @@ def _compare_layer(block: Block, row: Spec) -> None:
         raise Wrong(f"Expected a bias in {row}, found none.", "missing-bias")
 
 
-def compare_rest(before: list[Layer], found: list[Block], spec: list[Spec]) -> None:
-    """Hold norms, activations and all else against the specification; raises `Wrong`."""
+def compare_rest(
+    before: list[Layer], found: list[Block], spec: list[Spec], training: bool = False
+) -> None:
+    """Hold norms, activations and all else against the specification; raises `Wrong`.
+
+    training: whether the network was followed in train mode.
+    """
     for step in before:
         if step.kind != "crop":
             raise _extra(step, "before the first layer")
-    for block, row in _align(found, spec):
-        if block is not None and row is not None:
-            _compare_after(block, row)
-            if not block.weight.trained:
-                raise Wrong(
-                    f"The weights of {row} are no parameters of the module, so that no optimiser "
-                    "sees them."
-                )
+    pairs = _align(found, spec)
+    for index, (block, row) in enumerate(pairs):
+        if block is None or row is None:
+            continue
+        _compare_following(block, row, [b for b, r in pairs[index + 1 : index + 2] if r is None])
+        _compare_statistics(block, row, training)
+        if not block.weight.trained:
+            raise Wrong(
+                f"The weights of {row} are not trained: no optimiser sees them, or they are "
+                "frozen.",
+                "detached-gradient" if block.weight.frozen else None,
+            )
+
+
+def _compare_following(block: Block, row: Spec, extra: list[Block | None]) -> None:
+    """What follows a layer; a layer too many behind it may have taken its norm and activation."""
+    rests = [block.after]
+    for other in extra:
+        if other is not None:
+            rests += [other.after, block.after + other.after]
+    faults = []
+    for after in rests:
+        try:
+            return _compare_after(Block(block.weight, after), row)
+        except Wrong as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def _compare_statistics(block: Block, row: Spec, training: bool) -> None:
+    """Batch norm uses the batch in train mode, and what it has seen before in eval mode."""
+    expected = "batch" if training else "running"
+    for norm in block.after:
+        if norm.statistics and norm.statistics != expected:
+            text = f"The batch norm after {row} should use {expected} statistics in this mode."
+            raise Wrong(text, "mode-dependent")
 
 
 def _extra(step: Layer, where: str) -> Wrong:
@@ -647,6 +739,11 @@ def _compare_after(block: Block, row: Spec) -> None:
         if step.kind not in ("norm", "activation"):
             raise _extra(step, f"after {row}")
     norms = [s for s in steps if s.kind == "norm"]
+    for norm in norms if row.norm else ():
+        if norm.name != "batch norm" or norm.channels not in (0, row.channels):
+            seen = "an instance norm" if norm.name == "batch norm" else f"a {norm.name}"
+            text = f"Expected a batch norm after {row}, found {seen}."
+            raise Wrong(text, "missing-batchnorm")
     activations = [s for s in steps if s.kind == "activation"]
     if row.norm and not norms:
         raise Wrong(f"There is no batch norm after {row}.", "missing-batchnorm")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 ALARM = 1e-10
+LEAST = 500  # numbers from which the range of a uniform distribution is read off
 SAME = 1e-3  # draws closer than this in every number are one draw
 _LOG = math.log(2 / ALARM)
 
@@ -120,8 +121,11 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
-    """What the draws are (normal, scaled, uniform, constant, none;
-    None if unknown), and how they are shared."""
+    """What the draws are, and how they are shared.
+
+    They are normal, scaled (normal of another variance), shifted (of another mean), uniform,
+    constant, none or unknown (None).
+    """
     if not all(bool(torch.isfinite(c).all()) for c in calls):
         return None, None
     if all(bool((c.abs() <= SAME).all()) for c in calls):
@@ -135,4 +139,8 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5)):
         if is_uniform(sample, low, high):
             return "uniform", shared
-    return ("scaled" if is_normal(sample / sample.square().mean().sqrt()) else None), shared
+    if sample.numel() > LEAST and is_uniform(sample, float(sample.min()), float(sample.max())):
+        return "uniform", shared
+    if is_normal(sample / sample.square().mean().sqrt()):
+        return "scaled", shared
+    return ("shifted" if is_normal(sample - sample.mean()) else None), shared

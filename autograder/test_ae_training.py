@@ -5,7 +5,7 @@ from __future__ import annotations
 from autograder.checks import check
 from autograder.draws import Draws
 from autograder.learning import LearningRun
-from autograder.replay import Recipe, train
+from autograder.replay import Recipe, Terms, train
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.training_probe import Findings, Trainer, check_series
@@ -61,6 +61,7 @@ def check_learning(
 def findings_of(trainer: Trainer, session: Session, draws: Draws, run: Run) -> Findings:
     """The findings on a training function, made once in a run."""
     if trainer.name not in run.findings:
-        run.findings[trainer.name] = trainer.find(session, draws)
+        terms = run.habits.terms if run.habits else Terms()
+        run.findings[trainer.name] = trainer.find(session, draws, terms)
     found: Findings = run.findings[trainer.name]
     return found

@@ -7,6 +7,7 @@ import math
 from autograder import losses
 from autograder.architecture import USUAL_BATCH, USUAL_NZ
 from autograder.checks import check
+from autograder.compare import described
 from autograder.draws import Draws
 from autograder.loss_probe import KL, PROMISED, collect
 from autograder.outcomes import Stopped, Unchecked, Wrong
@@ -22,9 +23,7 @@ def _beta(session: Session) -> float:
     value = session.read("TUNED_BETA")
     beta = None if isinstance(value, bool) else number(value)
     if beta is None:
-        raise Wrong(
-            f"`TUNED_BETA` should be a float, not a {type(value).__name__}.", "wrong-return"
-        )
+        raise Wrong(f"`TUNED_BETA` should be a float, not {described(value)}.", "wrong-return")
     if not math.isfinite(beta) or beta < 0:
         raise Wrong("`TUNED_BETA` should be a positive number.", "untuned-beta")
     return beta
@@ -34,8 +33,8 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
     """The beta that has the same effect with the promised loss: scales were charged before."""
     ways = [PROMISED]
     if habits.sizes is not None:
-        ways.append(Habits(habits.sizes, PROMISED.reading, habits.tree))
-        ways.append(Habits(habits.sizes, habits.reading, habits.tree))
+        ways.append(Habits(habits.sizes, PROMISED.reading, habits.own))
+        ways.append(Habits(habits.sizes, habits.reading, habits.own))
     for way in ways:
         try:
             cases = collect(session, draws, way, Sizes(), KL, count=3)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autograder.architecture import numbers_read
 from autograder.checks import check
+from autograder.compare import described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.worker.wire import Handle
 
 EPOCHS = 3
-# A permutation of 60 examples repeats another with probability 1 / 60!, below 1e-81.
-LEAST = 60
+# At least 60 examples are drawn. A permutation of them repeats another with probability 1 / 60!.
+# The correlation of place and index has a standard deviation of 1 / sqrt(n - 1), at most 0.13, and
+# passes r with probability below 2 exp(-n r^2 / 2), 1e-9 here. Three equal batches of five are
+# less likely than 1e-14.
+MOST_CORRELATION = 0.85
 
 
 def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]]]:
@@ -30,8 +35,8 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
             raise Unchecked(text, "wrong-signature") from error
         raise
     if not isinstance(loader, Handle):
-        kind = type(loader).__name__
-        raise Wrong(f"`make_data_loader` should return a DataLoader, not a {kind}.", "wrong-return")
+        text = f"`make_data_loader` should return a DataLoader, not {described(loader)}."
+        raise Wrong(text, "wrong-return")
     epochs = [
         [_indices(session, batch) for batch in session.ask("iterate", loader, 3 * size)]
         for _ in range(EPOCHS)
@@ -68,6 +73,10 @@ def test_batches(session: Session, draws: Draws) -> None:
             _check_batches(session, draws, batches, size, batch_size)
 
 
+def _list(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)[:5]))
+
+
 def _reads_data(session: Session) -> bool:
     """Whether the function reads a variable of the notebook that may be a dataset: a hint."""
     told = session.ask("reads", session.read("make_data_loader"))
@@ -79,8 +88,8 @@ def _check_batches(
 ) -> None:
     seen = sorted(index for batch in batches for index in batch)
     widths = [len(batch) for batch in batches]
-    if widths and any(width != batch_size for width in widths[:-1]):
-        text = f"Asked for batches of {batch_size}, got {max(widths)}."
+    if any(width != batch_size for width in widths[:-1]) or max(widths, default=0) > batch_size:
+        text = f"Asked for batches of {batch_size}, got batches of {_list(set(widths))}."
         if _follows_variable(session, draws):
             text = "The batch size comes from a variable of the notebook, not from the argument."
             raise Wrong(text, "hidden-global")
@@ -115,9 +124,27 @@ def _follows_variable(session: Session, draws: Draws) -> bool:
 def test_shuffling(session: Session, draws: Draws) -> None:
     """The order is random, and another one every epoch."""
     size, batch_size = _sizes(draws)
-    orders = [[i for batch in e for i in batch] for e in _epochs(session, size, batch_size)]
+    epochs = _epochs(session, size, batch_size)
+    orders = [[i for batch in epoch for i in batch] for epoch in epochs]
     if any(order == sorted(order) for order in orders):
         raise Wrong("The examples come in the order of the dataset.", "not-shuffled")
     if any(first == second for first, second in itertools.pairwise(orders)):
         text = "The order is the same in every epoch; it should be drawn afresh."
         raise Wrong(text, "not-shuffled")
+    if any(abs(_rank_correlation(order)) > MOST_CORRELATION for order in orders):
+        text = "The examples come nearly in the order of the dataset; draw from all of it."
+        raise Wrong(text, "not-shuffled")
+    if any(_common(first, second) >= 3 for first, second in itertools.pairwise(epochs)):
+        text = "The same examples share a batch in every epoch; shuffle examples, not batches."
+        raise Wrong(text, "not-shuffled")
+
+
+def _rank_correlation(order: list[int]) -> float:
+    """Of place and index, 0 on average for a random order."""
+    pairs = torch.tensor([list(range(len(order))), order], dtype=torch.float64)
+    return float(torch.corrcoef(pairs)[0, 1])
+
+
+def _common(first: list[list[int]], second: list[list[int]]) -> int:
+    """How many batches of two epochs hold the same examples."""
+    return len({frozenset(batch) for batch in first} & {frozenset(batch) for batch in second})

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autograder import noise
 from autograder.checks import check
-from autograder.compare import close
+from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -29,7 +29,7 @@ from autograder.vae import (
     try_sizes,
 )
 from autograder.worker import standins
-from autograder.worker.wire import Handle
+from autograder.worker.wire import Handle, Ref
 
 DRAWN = st.tuples(
     st.integers(1, 120).filter(lambda nz: nz != 64),
@@ -96,16 +96,16 @@ def _check_output(call: Forward, nz: int, batch: int) -> None:
         raise Wrong("`forward` should return a dict with 'q' and 'rec'.", "wrong-return")
     q = output["q"]
     if not isinstance(q, Tensor):
-        raise Wrong(f"'q' should be one tensor (B, 2 nz), not a {type(q).__name__}.", "q-structure")
+        raise Wrong(f"'q' should be one tensor (B, 2 nz), not {described(q)}.", "q-structure")
     if tuple(q.shape) != (batch, 2 * nz):
         text = f"'q' should be {(batch, 2 * nz)}, not {tuple(q.shape)}."
         raise Wrong(text, "q-structure")
     if not close(q, call.q):
         raise Wrong("'q' should be what the encoder gave: mean, then log sigma.", "q-structure")
     if not isinstance(call.rec, Tensor) or tuple(call.rec.shape) != (batch, 1, 28, 28):
-        seen = tuple(call.rec.shape) if isinstance(call.rec, Tensor) else type(call.rec).__name__
-        raise Wrong(f"'rec' should be {(batch, 1, 28, 28)}, not {seen}.", "wrong-shape")
-    if call.z is None:
+        text = f"'rec' should be {(batch, 1, 28, 28)}, not {described(call.rec)}."
+        raise Wrong(text, "wrong-shape")
+    if not call.keeps_image:
         raise Wrong("'rec' should be what the decoder makes of the latent.", "wrong-return")
 
 
@@ -279,6 +279,8 @@ def raise_noise(kind: str | None, shared: str | None) -> None:
         raise Wrong(f"All {whom} share their noise; each needs its own.", "shared-noise")
     if kind == "uniform":
         raise Wrong("The noise comes from a uniform distribution, not N(0, I).", "uniform-noise")
+    if kind == "shifted":
+        raise Wrong("The noise is normal, but its mean is not 0.")
     if kind == "scaled":
         raise Wrong("The noise is normal, but its variance is not 1.", "wrong-variance")
     if kind != "normal":
@@ -293,8 +295,19 @@ def test_gradient(session: Session, draws: Draws, habits: Habits) -> None:
         raise _no_latent(session)
     for training in (True, False):
         for call in evidence(session, draws, habits.sizes, training, count=2):
-            expected = _expected_gradient(call, habits.reading)
+            expected = _expected_gradient(call, habits.reading) if call.keeps_image else None
             _compare_gradient(call.gradient, expected)
+            if isinstance(call.output, dict) and isinstance(call.output.get("q"), Tensor):
+                _check_q_gradient(session, call)
+
+
+def _check_q_gradient(session: Session, call: Forward) -> None:
+    """A loss that is made of the returned q can train the encoder."""
+    leaves = [Ref(call.codes, (i,)) for i in range(*call.coded)]
+    told = session.ask("gradient", Ref(call.handle, ("q",)), leaves)
+    if not any(isinstance(g, Tensor) for g in told or ()):
+        text = "No gradient leads from the returned 'q' back to the encoder."
+        raise Wrong(text, "detached-gradient")
 
 
 def _expected_gradient(call: Forward, reading: Reading) -> Tensor | None:

@@ -92,8 +92,8 @@ def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.
     name = _size_variable(session, draws, evidence.used) if depends else None
     if name is not None:
         return Wrong(f"{words}; yours depends on the notebook's `{name}`.", "hidden-global")
-    if cause.misconception:
-        return Wrong(f"{words}; {_in_words(cause)}.", cause.misconception)
+    if cause.misconception or "beta" in cause.factor:
+        return Wrong(f"{words}; {_in_words(cause)}.", cause.misconception or None)
     swapped = [Case(c.s, c.mu, c.x, c.rec, c.beta, c.values) for c in evidence.cases]
     if losses.explain_kl(swapped).right:
         text = "the halves of q are taken the other way round"
@@ -110,6 +110,8 @@ def _in_words(cause: losses.Cause) -> str:
         return "a term of the formula is wrong or missing"
     if cause.misconception == "kl-log-sigma":
         return f"in yours {cause.words}"
+    if "beta" in cause.factor:
+        return "yours is multiplied by beta already"
     if cause.misconception == "kl-reduction":
         return "yours is summed or averaged over something else"
     return "yours divides by a fixed number"
@@ -142,17 +144,32 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, used = Model(session, nz, 1.0), evidence.used
     cause = _kl_cause(session, draws, evidence)
-    _check_growth(session, draws, model, used, batch, cause)
-    for bad in (math.nan, math.inf):
-        for index in (0, -1):
-            q = draws.normal(batch, 2 * nz)
-            q[0, index] = bad
-            x = draws.images(batch)
-            _check_shown(session, model, used, x, draws.images(batch), q, KL)
-        rec = draws.images(batch)
-        rec[0, 0, 0, 0] = bad
-        q = draws.normal(batch, 2 * nz)
-        _check_shown(session, model, used, draws.images(batch), rec, q, REC)
+    for term in (KL, TOTAL):
+        _check_growth(session, draws, model, used, batch, cause, term)
+    x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
+    for index in (0, -1):
+        if not _depends(session, model, used, x, rec, q, index):
+            continue  # which half is missing is the formula's fault
+        for bad in (math.nan, math.inf):
+            changed = q.clone()
+            changed[0, index] = bad
+            for term in (KL, TOTAL):
+                _check_shown(session, model, used, x, rec, changed, term)
+    for bad in (math.nan, math.inf) if not used.own else ():
+        changed = rec.clone()
+        changed[0, 0, 0, 0] = bad
+        for term in (REC, TOTAL):
+            _check_shown(session, model, used, x, changed, q, term)
+
+
+def _depends(
+    session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, index: int
+) -> bool:
+    """Whether the KL term changes with one number of q."""
+    other = q.clone()
+    other[0, index] += 0.5
+    first, second = (call_loss(session, model, used, x, rec, c, KL).values[KL] for c in (q, other))
+    return first != second
 
 
 def _check_growth(
@@ -162,8 +179,9 @@ def _check_growth(
     used: Habits,
     batch: int,
     cause: losses.Cause,
+    term: int,
 ) -> None:
-    """Far from the prior the KL term still changes with q, if its formula does."""
+    """Far from the prior a term still changes with q, if its formula does."""
     x = draws.images(batch)
     for half in (0, 1):
         for sign in (1.0, -1.0):
@@ -177,13 +195,14 @@ def _check_growth(
                     far = Case(mu, s, x, x, 1.0, (0.0, 0.0, 0.0))
                     expected.append(float(losses.kl(far, cause.formula, cause.transform)))
                 try:
-                    seen.append(call_loss(session, model, used, x, x, q, KL)[KL])
+                    seen.append(call_loss(session, model, used, x, x, q, term).values[term])
                 except Stopped:
                     raise
                 except Unchecked:
                     break
             if _is_flat(seen) and not (expected and _is_flat(expected)):
-                text = "'kl_loss' stops changing far from the prior: large values are cut off."
+                name = "The total" if term == TOTAL else "'kl_loss'"
+                text = f"{name} stops changing far from the prior: large values are cut off."
                 raise Wrong(text, "masks-nan")
 
 
@@ -197,45 +216,57 @@ def _check_shown(
     session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
 ) -> None:
     try:
-        value = call_loss(session, model, used, x, rec, q, term)[term]
+        value = call_loss(session, model, used, x, rec, q, term).values[term]
     except Stopped:
         raise
     except Unchecked:
         return  # refusing such numbers hides nothing
     if math.isfinite(value):
-        name = "'rec_loss'" if term == REC else "'kl_loss'"
+        name = ("The total", "'rec_loss'", "'kl_loss'")[term]
         text = f"{name} hides infinite or undefined values; let them show."
         raise Wrong(text, "masks-nan")
 
 
 def _evidence(session: Session, draws: Draws, habits: Habits, term: int) -> Evidence:
-    """Draws of the loss at sizes and in a layout where it works, the promised ones first."""
-    try:
-        return Evidence(collect(session, draws, PROMISED, Sizes(), term), PROMISED, Sizes())
-    except (NotAttempted, Stopped):
-        raise
-    except Wrong as error:
-        first = error
-    for used in _other_ways(habits):
+    """Draws of the loss at sizes and with outputs where it works, the promised ones first.
+
+    Where forward works otherwise than promised, and was charged for it, a loss that is right
+    with that is right.
+    """
+    found: list[Evidence] = []
+    first: Wrong | None = None
+    for used in (PROMISED, *_other_ways(habits)):
         sizes = used.sizes or Sizes()
         try:
-            return Evidence(collect(session, draws, used, sizes, term), used, sizes)
+            found.append(Evidence(collect(session, draws, used, sizes, term), used, sizes))
         except (NotAttempted, Stopped):
             raise
-        except Wrong:
+        except Wrong as error:
+            first = first or error
             continue
+        if _is_right(found[-1].cases, term):
+            return found[-1]
+    if found:
+        return found[0]
+    assert first is not None
     if not isinstance(first, Unchecked):
         raise first
     return _at_other_sizes(session, draws, term, first)
 
 
+def _is_right(cases: list[Case], term: int) -> bool:
+    if term == TOTAL:
+        return losses.explain_total(cases)[0] is None
+    return (losses.explain_rec if term == REC else losses.explain_kl)(cases).right
+
+
 def _other_ways(habits: Habits) -> list[Habits]:
-    """How forward has been seen to work: its sizes, its layout of q, both."""
+    """How forward has been seen to work: its sizes, its outputs, both."""
     sizes, plain = habits.sizes or Sizes(), PROMISED.reading
     ways = [
-        Habits(Sizes(), plain, habits.tree),
+        Habits(Sizes(), plain, habits.own),
         Habits(sizes, plain),
-        Habits(sizes, plain, habits.tree),
+        Habits(sizes, plain, habits.own),
     ]
     return [w for w in ways if w != Habits(Sizes(), plain)]
 
@@ -313,7 +344,7 @@ def _beta_variable(session: Session, draws: Draws, evidence: Evidence) -> str | 
 def _check_gradient(session: Session, draws: Draws, evidence: Evidence) -> None:
     """The gradients of terms that are right; that of a wrong term must only be there."""
     used = evidence.used
-    if used.tree is not None:
+    if used.own:
         return
     case, by_q, by_rec, has_graph = total_gradient(session, draws, used, evidence.sizes)
     if not has_graph or not isinstance(by_q, Tensor) or not isinstance(by_rec, Tensor):

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from autograder.checks import check
-from autograder.compare import close
+from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -71,7 +71,7 @@ def _check(session: Session, draws: Draws, sizes: Sizes, reading: Reading) -> No
 def _wrong_shape(image: object, batch: int, nz: int) -> Wrong:
     text = f"`reconstruct` should give images of {(batch, 1, 28, 28)}"
     if not isinstance(image, Tensor):
-        return Wrong(f"{text}, not a {type(image).__name__}.", "wrong-return")
+        return Wrong(f"{text}, not {described(image)}.", "wrong-return")
     slug = "wrong-return" if tuple(image.shape) in ((batch, nz), (batch, 2 * nz)) else "wrong-shape"
     return Wrong(f"{text}, not {tuple(image.shape)}.", slug)
 
@@ -163,5 +163,5 @@ def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:
     for q, z in calls:
         assert z is not None
         rec = standins.Decoder(z.shape[1])(z.float()).detach()
-        made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z]))
+        made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z], Handle(0)))
     return read_latents(made)

@@ -1,4 +1,8 @@
-"""`train_vae(model, data_loader, epochs, learning_rate, device)`."""
+"""`train_vae(model, data_loader, epochs, learning_rate, device)`.
+
+It is handed a model whose loss returns what the student's own returns: numbers or tensors, and
+further keys. `habits` are asked for to know that.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +15,31 @@ from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_ae_training import check_learning, findings_of
 from autograder.training_probe import Trainer, check_series
+from autograder.vae import Habits
 
 TRAINER = Trainer("train_vae", "TinyVariational")
 
 
 @check("vae-training", "update", 1)
-def test_update(session: Session, draws: Draws, run: Run) -> None:
+def test_update(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """A step is Adam's, of the rate asked for, on the total of `model.loss`."""
     TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
 
 
 @check("vae-training", "stepping", 1)
-def test_stepping(session: Session, draws: Draws, run: Run) -> None:
+def test_stepping(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """One step for every batch, with fresh gradients, in train mode."""
     TRAINER.check_stepping(session, findings_of(TRAINER, session, draws, run))
 
 
 @check("vae-training", "epochs", 0.5)
-def test_epochs(session: Session, draws: Draws, run: Run) -> None:
+def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """As many passes over the loader as asked for."""
     TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
 
 
 @check("vae-training", "losses", 1)
-def test_losses(session: Session, draws: Draws, run: Run) -> None:
+def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """Returns the two terms of every step, as lists of floats by name."""
     findings = findings_of(TRAINER, session, draws, run)
     for trial in findings.trials:
@@ -48,6 +53,6 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
 
 
 @check("vae-training", "learning", 0.5)
-def test_learning(session: Session, draws: Draws, run: Run) -> None:
+def test_learning(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """Trained by it on digits, the student's own VAE gets as far as a right one."""
     check_learning(TRAINER, LearningRun("vae", TRAINER.name), session, draws, run)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,22 +11,27 @@ from torch import Tensor
 
 from autograder import replay
 from autograder.architecture import numbers_read
+from autograder.compare import described
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.replay import Course, Recipe, State
+from autograder.replay import Course, Recipe, State, Terms
 from autograder.submission import Session
-from autograder.worker.wire import Graph, Handle, Number
+from autograder.worker.wire import Graph, Number
 
 _UPDATE = {
     "optimiser": "wrong-optimizer",
     "renewed": "wrong-optimizer",
     "decay": "wrong-learning-rate",
     "rate": "wrong-learning-rate",
+    "share": "wrong-learning-rate",
     "criterion": "wrong-criterion",
+    "scale": "wrong-criterion",
     "target": "wrong-target",
     "frozen": "detached-gradient",
 }
+_ARGUMENTS = ("beta", "rate", "epochs")
+LATE = (2 * 20, 2, 14)  # examples, batch size, passes: 280 steps
 _STEPPING = {
     "mode": "eval-mode-training",
     "steps": "no-step",
@@ -74,10 +80,26 @@ class Trial:
 
 @dataclass
 class Findings:
-    """The trials of one function, and the recipe that explains them all, if one does."""
+    """The trials of one function, and the recipe that explains them all, if one does.
+
+    variable: of the notebook, that had to hold an argument, `rate`, `epochs` or `beta`, for that.
+    late: the trial with many steps, where it is not as the short ones promise.
+    """
 
     trials: list[Trial]
     recipe: Recipe | None
+    variable: tuple[str, str] | None = None
+    late: Trial | None = None
+
+    def follows(self, *arguments: str) -> str | None:
+        """The variable of the notebook that stands where one of these arguments belongs."""
+        found = self.variable
+        return found[0] if found is not None and found[1] in arguments else None
+
+    @property
+    def terms(self) -> Terms:
+        """What the stand-in's loss returned beside the total."""
+        return self.trials[0].course.terms
 
 
 class Trainer:
@@ -86,15 +108,17 @@ class Trainer:
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind = name, kind
 
-    def courses(self, draws: Draws) -> list[Course]:
+    def courses(self, draws: Draws, terms: Terms) -> list[Course]:
         """One step; one pass with a smaller last batch; three passes."""
         shapes = ((7, 7, 1), (3 * 6 + 4, 6, 1), (9, 5, 3))
         rate = 10 ** draws.real(-3.7, -2.3)
-        return [replay.draw_course(draws, self.kind, *shape, rate) for shape in shapes]
+        return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
     def trial(self, session: Session, course: Course) -> Trial:
         """Train by the student's function; raises `Unchecked`."""
-        arguments = () if self.kind == "TinyAutoEncoder" else (3, course.beta)
+        arguments: tuple[Any, ...] = ()
+        if self.kind == "TinyVariational":
+            arguments = (3, course.beta, course.terms.numbers, course.terms.extra)
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
@@ -107,9 +131,9 @@ class Trainer:
         differentiated = session.attribute(model, "differentiated") is True
         return Trial(course, state, returned, cleared is True, differentiated)
 
-    def find(self, session: Session, draws: Draws) -> Findings:
+    def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""
-        courses = self.courses(draws)
+        courses = self.courses(draws, terms)
         try:
             trials = [self.trial(session, course) for course in courses]
         except (NotAttempted, Stopped):
@@ -119,10 +143,50 @@ class Trainer:
         if all(_untouched(t) for t in trials):
             text = f"`{self.name}` does not train the model that it is handed."
             raise Unchecked(text, "uses-global-model")
-        recipe = replay.explain([t.course for t in trials], [t.state for t in trials])
-        if recipe is not None and recipe.criterion == "kl_loss alone" and _no_error(trials[0]):
-            recipe = replace(recipe, criterion="promised", target="own output")
+        found = self._explain(session, trials)
+        recipe = found.recipe
+        if recipe is not None and _compares_with_itself(recipe, trials):
+            found.recipe = Recipe(target="own output")
+        if recipe is not None and not recipe.deviations() and found.variable is None:
+            found.late = self._look_late(session, draws, terms)
+        return found
+
+    def _explain(self, session: Session, trials: list[Trial]) -> Findings:
+        """The recipe of the trials, or of trials with a variable of the notebook set."""
+        courses = [t.course for t in trials]
+        recipe = replay.explain(courses, [t.state for t in trials])
+        if recipe is None:
+            for name, what in itertools.product(numbers_read(session, self.name), _ARGUMENTS):
+                again = self._with_variable(session, courses, name, what)
+                if again and all(_promised(t) for t in again):
+                    return Findings(again, Recipe(), (name, what))
         return Findings(trials, recipe)
+
+    def _with_variable(
+        self, session: Session, courses: list[Course], name: str, what: str
+    ) -> list[Trial]:
+        """The trials, or the first that is not as promised, with a variable set to an argument."""
+        before, trials = session.read(name), list[Trial]()
+        for course in courses:
+            session.set_global(name, getattr(course, what))
+            try:
+                trials.append(self.trial(session, course))
+            except (NotAttempted, Stopped):
+                raise
+            except Unchecked:
+                return []
+            finally:
+                session.set_global(name, before)
+            if not _promised(trials[-1]):
+                break
+        return trials
+
+    def _look_late(self, session: Session, draws: Draws, terms: Terms) -> Trial | None:
+        """A trial of many small steps and passes, if something changes on the way."""
+        course = replay.draw_course(draws, self.kind, terms, *LATE, 10 ** draws.real(-5, -4.5))
+        trial = self.trial(session, course)
+        promised = replay.train(course, Recipe()).state
+        return None if replay.same_late(course, trial.state, promised) else trial
 
     def _explain_error(self, session: Session, courses: list[Course], error: Raised) -> Wrong:
         if error.misconception not in (None, "hidden-global"):
@@ -133,6 +197,7 @@ class Trainer:
             return Unchecked(text, "wrong-signature")
         told = session.ask("reads", session.read(self.name))
         reads = told if isinstance(told, dict) else {}
+        loaders = [n for n, kind in reads.items() if kind in ("value", "undefined")]
         if "does not require grad" in error.text:
             text = f"{error.message} Something in the loop cuts the gradient."
             return Unchecked(text, "detached-gradient")
@@ -148,6 +213,9 @@ class Trainer:
             return Unchecked(text, "stale-batch")
         if error.type == "NameError" and error.name in reads:
             text = f"{error.message} `{error.name}` is no argument of `{self.name}`."
+            return Unchecked(text, "hidden-global")
+        if loaders:
+            text = f"{error.message} It reads the notebook's `{loaders[0]}`; use the arguments."
             return Unchecked(text, "hidden-global")
         return error
 
@@ -165,40 +233,43 @@ class Trainer:
                     session.set_global(name, before)
         return False
 
-    def follows_variable(self, session: Session, draws: Draws, what: str) -> str | None:
-        """The notebook's variable in the place of an argument: `rate`, `epochs` or `beta`."""
-        course = self.courses(draws)[2]
+    def _replaces(self, session: Session, findings: Findings, what: str) -> str | None:
+        """The notebook's variable in the place of an argument, found by setting each in turn."""
+        courses = [t.course for t in findings.trials]
         for name in numbers_read(session, self.name):
-            before = session.read(name)
-            session.set_global(name, getattr(course, what))
-            try:
-                trial = self.trial(session, course)
-            except (NotAttempted, Stopped):
-                raise
-            except Unchecked:
-                continue
-            finally:
-                session.set_global(name, before)
-            if replay.same(course, trial.state, replay.train(course, Recipe()).state):
+            again = self._with_variable(session, courses, name, what)
+            if again and all(_promised(t) for t in again):
                 return name
         return None
 
     def check_update(self, session: Session, draws: Draws, findings: Findings) -> None:
         """Optimiser, rate, criterion, target, and a whole gradient; raises `Wrong`."""
         recipe = findings.recipe
+        name = findings.follows("rate", "beta")
+        if name is not None:
+            text = f"The steps follow the notebook's `{name}`, not the argument or the model."
+            raise Wrong(text, "hidden-global")
         if recipe is None:
             self._check_first_step(session, draws, findings)
             return
+        if findings.late is not None and _stop(findings.late) is None:
+            text = f"Over {findings.late.course.epochs} passes the steps do not stay as they begin"
+            raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
         for aspect, slug in _UPDATE.items():
             if aspect in recipe.deviations():
-                raise self._update_fault(session, draws, recipe, aspect, slug)
+                raise self._update_fault(session, findings, recipe, aspect, slug)
 
     def _update_fault(
-        self, session: Session, draws: Draws, recipe: Recipe, aspect: str, slug: str
+        self,
+        session: Session,
+        findings: Findings,
+        recipe: Recipe,
+        aspect: str,
+        slug: str,
     ) -> Wrong:
         value = getattr(recipe, aspect)
         if aspect == "rate":
-            name = self.follows_variable(session, draws, "rate")
+            name = self._replaces(session, findings, "rate")
             if name is not None:
                 text = f"The rate comes from the notebook's `{name}`, not from the argument."
                 return Wrong(text, "hidden-global")
@@ -210,6 +281,14 @@ class Trainer:
         if aspect == "renewed":
             text = f"The optimiser is made again at every {value}, so that it forgets its past."
             return Wrong(text, slug)
+        if aspect == "share":
+            text = f"The rate is divided by the number of {value}; it should be as asked."
+            return Wrong(text, slug)
+        if aspect == "scale" and self.kind == "TinyAutoEncoder":
+            text = "The squared error should be averaged over all pixels; yours is scaled"
+            return Wrong(f"{text} by {value:.3g}.", "rec-reduction")
+        if aspect == "scale":
+            return Wrong(f"What is minimised is {value:.3g} times the total.", slug)
         if aspect == "decay":
             return Wrong("The learning rate changes on the way; it should stay as asked.", slug)
         if aspect == "criterion" and value in _SCALED:
@@ -225,11 +304,8 @@ class Trainer:
     def _check_first_step(self, session: Session, draws: Draws, findings: Findings) -> None:
         """Judge the first step alone where no recipe explains all trials."""
         first = findings.trials[0]
-        if replay.same(first.course, first.state, replay.train(first.course, Recipe()).state):
+        if _promised(first):
             return
-        name = self.follows_variable(session, draws, "beta")
-        if name is not None:
-            raise Wrong(f"The loss depends on the notebook's `{name}`.", "hidden-global")
         recipe = replay.explain([first.course], [first.state])
         if recipe is not None and recipe.deviations():
             aspect = recipe.deviations()[0]
@@ -240,17 +316,15 @@ class Trainer:
             raise Wrong(text, "wrong-target")
         raise Wrong("The weights after one step are not those of Adam on the promised loss.")
 
-    def _is_first_step_right(self, findings: Findings) -> bool:
-        first = findings.trials[0]
-        return replay.same(first.course, first.state, replay.train(first.course, Recipe()).state)
-
     def check_stepping(self, session: Session, findings: Findings) -> None:
         """A step for every batch with fresh gradients, in train mode; raises `Wrong`."""
         recipe = findings.recipe
         if recipe is None:
-            if not self._is_first_step_right(findings) and _learns_throughout(findings):
-                return  # the update is unknown, and was charged
-            raise Wrong("The weights after a pass are not those of one step for every batch.")
+            if _promised(findings.trials[0]):
+                raise Wrong("The weights after a pass are not those of one step for every batch.")
+            if not _learns_throughout(findings):
+                raise _unknown_update()
+            return  # the update was charged
         for aspect, slug in _STEPPING.items():
             if aspect in recipe.deviations():
                 raise self._stepping_fault(session, findings, recipe, aspect, slug)
@@ -264,10 +338,10 @@ class Trainer:
         if aspect == "clears":
             return Wrong("Gradients of earlier batches are still there at a step.", slug)
         if aspect == "batches":
-            if value in ("first of each pass", "all but the last"):
+            if value in ("first of each pass", "all but the last", "whole ones"):
                 return Wrong("Not every batch of the loader is used.", "drops-data")
             return Wrong("The same batch is used over and over.", slug)
-        if value == "epoch":
+        if value in ("epoch", "end"):
             return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
         if value == "never":
             told = session.ask("reads", session.read(self.name))
@@ -299,10 +373,14 @@ class Trainer:
         recipe = findings.recipe
         if recipe is None:
             if not _learns_throughout(findings):
-                raise Wrong("The number of passes over the loader is not the one asked for.")
+                raise _unknown_update()
             return
-        if "epochs" in recipe.deviations():
-            name = self.follows_variable(session, draws, "epochs")
+        stop = None if findings.late is None else _stop(findings.late)
+        if stop is not None and findings.late is not None:
+            asked = findings.late.course.epochs * len(findings.late.course.batches)
+            raise Wrong(f"The training ends after {stop} of {asked} steps.", "wrong-epochs")
+        if "epochs" in recipe.deviations() or findings.follows("epochs"):
+            name = findings.follows("epochs") or self._replaces(session, findings, "epochs")
             if name is not None:
                 text = f"The number of passes comes from the notebook's `{name}`."
                 raise Wrong(text, "hidden-global")
@@ -312,10 +390,32 @@ class Trainer:
             )
 
 
+def _promised(trial: Trial) -> bool:
+    """Whether the promised training gives the same weights."""
+    return replay.same(trial.course, trial.state, replay.train(trial.course, Recipe()).state)
+
+
+def _stop(late: Trial) -> int | None:
+    """The step after which the training ended too early, if it did."""
+    return replay.stops_after(late.course, late.state)
+
+
+def _unknown_update() -> Unchecked:
+    return Unchecked(
+        "What a step does is not known, so steps and passes could not be followed. "
+        "Look at the other messages of this task first."
+    )
+
+
+def _compares_with_itself(recipe: Recipe, trials: list[Trial]) -> bool:
+    """Whether the reconstruction error is zero by the student's own count, and gives no step."""
+    nothing = recipe.criterion == "kl_loss alone" or recipe.steps == "never"
+    return nothing and all(_no_error(trial) for trial in trials)
+
+
 def _no_error(trial: Trial) -> bool:
-    """Whether the student's own reconstruction losses are zero."""
-    seen = trial.returned.get("rec_loss") if isinstance(trial.returned, dict) else None
-    values = [_number(v) for v in seen] if isinstance(seen, list | tuple) else [None]
+    told = trial.returned.get("rec_loss") if isinstance(trial.returned, dict) else trial.returned
+    values = [_number(v) for v in told] if isinstance(told, list | tuple) and told else [None]
     return all(v is not None and abs(v) < 1e-9 for v in values)
 
 
@@ -359,7 +459,7 @@ def _untouched(trial: Trial) -> bool:
 def check_series(seen: Any, expected: list[list[float]], what: str, whole: bool = True) -> None:
     """A returned list of losses, one a step, that hold no graph; raises `Wrong`.
 
-    expected: the series that count as right. whole: or only the first is known.
+    expected: the series that count as right. whole: or only their number is known.
     """
     if isinstance(seen, Graph) or (
         isinstance(seen, list | tuple) and any(isinstance(v, Graph) for v in seen)
@@ -369,7 +469,7 @@ def check_series(seen: Any, expected: list[list[float]], what: str, whole: bool 
     if isinstance(seen, Tensor):
         seen = list(seen.flatten())
     if not isinstance(seen, list | tuple):
-        raise Wrong(f"{what} should be a list, not a {_kind(seen)}.", "wrong-return")
+        raise Wrong(f"{what} should be a list, not {described(seen)}.", "wrong-return")
     steps = len(expected[0])
     if len(seen) != steps:
         text = f"{what} should have one entry a step: {steps}, not {len(seen)}."
@@ -377,18 +477,13 @@ def check_series(seen: Any, expected: list[list[float]], what: str, whole: bool 
     values = [_number(v) for v in seen]
     if any(v is None for v in values):
         raise Wrong(f"{what} should hold numbers.", "wrong-return")
-    known = steps if whole else min(steps, 1)
     for series in expected:
-        if all(
+        if not whole or all(
             v is not None and abs(v - e) <= 2e-3 * abs(e) + 1e-6
-            for v, e in zip(values[:known], series[:known], strict=True)
+            for v, e in zip(values, series, strict=True)
         ):
             return
     raise Wrong(f"{what} should be the losses of the steps, in their order.", "wrong-return")
-
-
-def _kind(value: Any) -> str:
-    return "object" if isinstance(value, Handle) else type(value).__name__
 
 
 def _number(value: Any) -> float | None:

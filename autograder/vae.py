@@ -7,6 +7,7 @@ that goes through the whole class is charged in one task and not in three.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +16,14 @@ import torch
 from torch import Tensor
 
 from autograder import noise
-from autograder.architecture import USUAL_BATCH, USUAL_NZ, numbers_read
+from autograder.architecture import USUAL_NZ, numbers_read, sizes_written
 from autograder.compare import close, plain
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.replay import Terms
 from autograder.submission import Session
 from autograder.worker import standins
-from autograder.worker.wire import Handle, Number, Ref
+from autograder.worker.wire import Graph, Handle, Number, Ref
 
 Halves = tuple[Tensor, Tensor]
 
@@ -56,28 +58,15 @@ SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "one": torch.ones_like,
     "sigmoid": torch.sigmoid,
     "one more than exp": lambda s: torch.exp(s) + 1,
+    "ELU plus one": lambda s: torch.nn.functional.elu(s) + 1,
+    "ReLU": torch.relu,
+    "tanh": torch.tanh,
 }
 # the log standard deviation that a scale stands for, where it is a layout and not a blunder
 LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda s: s,
     "exp of half": lambda s: s / 2,
     "exp of double": lambda s: 2 * s,
-}
-# what a tensor that the student calls q may hold
-_LEAVES: dict[str, Callable[[Tensor], Tensor]] = {
-    "q": lambda q: q,
-    "swapped": lambda q: torch.cat(q.chunk(2, 1)[::-1], 1),
-    "first": lambda q: q.chunk(2, 1)[0],
-    "second": lambda q: q.chunk(2, 1)[1],
-    "sigma": lambda q: q.chunk(2, 1)[1].exp(),
-    "root": lambda q: (q.chunk(2, 1)[1] / 2).exp(),
-    "variance": lambda q: (2 * q.chunk(2, 1)[1]).exp(),
-    "log-variance": lambda q: 2 * q.chunk(2, 1)[1],
-    "mean and sigma": lambda q: torch.cat([q.chunk(2, 1)[0], q.chunk(2, 1)[1].exp()], 1),
-    "rows": lambda q: torch.stack(q.chunk(2, 1), 1),
-    "columns": lambda q: torch.stack(q.chunk(2, 1), 2),
-    "stacked": lambda q: torch.stack(q.chunk(2, 1), 0),
-    "even and odd": lambda q: torch.cat(_interleaved(q), 1),
 }
 
 
@@ -112,6 +101,8 @@ class Forward:
     handle: Handle
     output: Any
     latents: list[Tensor]
+    codes: Handle  # the worker's list of the encoder's codes, and which of them are of this call
+    coded: tuple[int, int] = (0, 0)
     gradient: Tensor | None = None  # of the sum of all pixels of rec, with respect to q
 
     @property
@@ -131,13 +122,21 @@ class Forward:
 
     @property
     def z(self) -> Tensor | None:
-        """The latent that was decoded into `rec`, if one was."""
-        return decoded(self.latents, self.rec, self.q.shape[1] // 2)
+        """The latent that was decoded into `rec`; the last of its size if `rec` was changed."""
+        nz = self.q.shape[1] // 2
+        found = decoded(self.latents, self.rec, nz)
+        fitting = [z for z in self.latents if tuple(z.shape) == (len(self.q), nz)]
+        return fitting[-1] if found is None and fitting else found
+
+    @property
+    def keeps_image(self) -> bool:
+        """Whether `rec` is what the decoder gave."""
+        return decoded(self.latents, self.rec, self.q.shape[1] // 2) is not None
 
 
 def _find_images(value: Any, batch: int, depth: int = 0) -> tuple[str | int, ...] | None:
     if isinstance(value, Tensor):
-        return () if tuple(value.shape) == (batch, 1, 28, 28) else None
+        return () if value.shape[:1] == (batch,) and value.numel() == batch * 784 else None
     steps: Any = ()
     if depth < 3 and isinstance(value, dict):
         steps = [(k, v) for k, v in value.items() if isinstance(k, str | int)]
@@ -202,10 +201,11 @@ class Model:
         except Raised as error:
             self._look_at_latents(error, len(q), before)
             raise
-        made = Forward(code_of(x, q), x, handle, output, self.latents()[before:])
+        codes = self.session.ask("keep", self.encoder, "seen")
+        made = Forward(code_of(x, q), x, handle, output, self.latents()[before:], codes)
+        made.coded = (coded, len(self._seen(self.encoder)))
         if gradient and made.path is not None:
-            codes = self.session.ask("keep", self.encoder, "seen")
-            leaves = [Ref(codes, (i,)) for i in range(coded, len(self._seen(self.encoder)))]
+            leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
             told = self.session.ask("gradient", Ref(handle, made.path), leaves)
             found = [plain(g) for g in told or () if isinstance(g, Tensor)]
             if found and all(g.shape == found[0].shape for g in found):
@@ -278,8 +278,10 @@ def read_latents(calls: list[Forward]) -> Reading:
                 mean, raw = split(q)
                 errors.append((z - mean) / rule(raw))
             what, shared = noise.kind(errors)
+            if what in ("scaled", "shifted") and (i > 1 or scale != "exp"):
+                continue  # any spread is normal to some scale
             if what is not None:
-                odd = {"normal": 0, "scaled": 5}.get(what, 3)
+                odd = {"normal": 0, "scaled": 5, "shifted": 5}.get(what, 3)
                 distance = 4 * bool(i) + 3 * bool(j) + odd + bool(shared)
                 found.append((distance, Reading(layout, scale, what, shared)))
     return min(found, key=lambda f: f[0])[1] if found else Reading()
@@ -287,44 +289,15 @@ def read_latents(calls: list[Forward]) -> Reading:
 
 @dataclass
 class Habits:
-    """What goes through the whole class: the sizes it works at, how it reads and returns q."""
+    """What goes through the whole class: the sizes it works at, how it reads and returns q.
+
+    own: whether forward returns something else than promised, which its loss may take.
+    """
 
     sizes: Sizes | None = None  # None: forward works nowhere
     reading: Reading = field(default_factory=Reading)
-    tree: Any = None  # the structure of the output, of names in _LEAVES and "rec"; None: promised
-
-    def outputs(self, q: Tensor, rec: Tensor) -> Any:
-        """What the student's forward would return for this q and these images."""
-        return {"q": q, "rec": rec} if self.tree is None else _fill(self.tree, q, rec)
-
-
-def _fill(tree: Any, q: Tensor, rec: Tensor) -> Any:
-    if isinstance(tree, str):
-        return rec if tree == "rec" else _LEAVES[tree](q)
-    if isinstance(tree, dict):
-        return {k: _fill(v, q, rec) for k, v in tree.items()}
-    return type(tree)(_fill(v, q, rec) for v in tree)
-
-
-def _shape_of(value: Any, q: Tensor, depth: int = 0) -> Any:
-    """The structure of a returned output; raises `LookupError` where a part is unknown."""
-    if isinstance(value, Tensor) and tuple(value.shape) == (len(q), 1, 28, 28):
-        return "rec"
-    if isinstance(value, Tensor):
-        for name, leaf in _LEAVES.items():
-            if close(value, leaf(q)):
-                return name
-    if depth < 3 and isinstance(value, list | tuple):
-        return type(value)(_shape_of(v, q, depth + 1) for v in value)
-    if depth < 3 and isinstance(value, dict):
-        found = {}
-        for key, part in value.items():
-            try:
-                found[key] = _shape_of(part, q, depth + 1)
-            except LookupError:
-                continue  # a key that nothing may need
-        return found
-    raise LookupError
+    own: bool = False
+    terms: Terms = field(default_factory=Terms)
 
 
 def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool]) -> Sizes | None:
@@ -344,26 +317,26 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
 
     if all(attempt(*small()) for _ in range(2)):
         return Sizes()
-    for batch in (None, USUAL_BATCH):
-        for name in numbers_read(session, "VAE"):
-            before = session.read(name)
-            own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
-            nz, drawn = small()
-            for value, sizes in (
-                (nz, Sizes(own, batch, name)),
-                (batch or drawn, Sizes(None, own, name)),
-            ):
-                session.set_global(name, value)
-                fine = attempt(nz, batch or drawn)
-                session.set_global(name, before)
-                if fine:
-                    return sizes
-        nz, drawn = small()
-        if batch and attempt(nz, batch):
-            return Sizes(None, batch)
-        for fixed in dict.fromkeys([*notebook_sizes(session), USUAL_NZ]):
-            if attempt(fixed, batch or drawn):
-                return Sizes(fixed, batch)
+    written = sizes_written(session, "VAE")
+    for name in numbers_read(session, "VAE"):
+        before = session.read(name)
+        own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
+        nz, batch = small()
+        for value, sizes in ((nz, Sizes(own, None, name)), (batch, Sizes(None, own, name))):
+            session.set_global(name, value)
+            fine = attempt(nz, batch)
+            session.set_global(name, before)
+            if fine:
+                return sizes
+    for fixed in written:
+        if attempt(fixed, small()[1]):
+            return Sizes(fixed)
+    for fixed in written:
+        if attempt(small()[0], fixed):
+            return Sizes(None, fixed)
+    for nz, batch in itertools.product(written[:6], repeat=2):
+        if attempt(nz, batch):
+            return Sizes(nz, batch)
     return None
 
 
@@ -371,19 +344,6 @@ def reads_model(session: Session) -> bool:
     """Whether the class reads a variable of the notebook that holds a model: a hint."""
     told = session.ask("reads", session.read("VAE"))
     return isinstance(told, dict) and "module" in told.values()
-
-
-def notebook_sizes(session: Session) -> list[int]:
-    """Values of the variables that the class reads, and so may be its nz."""
-    found = []
-    for name in [*numbers_read(session, "VAE"), "nz"]:
-        try:
-            value = session.read(name)
-        except Unchecked:
-            continue
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 300:
-            found.append(value)
-    return found
 
 
 def learn_habits(session: Session, draws: Draws) -> Habits:
@@ -399,12 +359,44 @@ def learn_habits(session: Session, draws: Draws) -> Habits:
     habits = Habits(sizes)
     calls = evidence(session, draws, sizes, training=True)
     habits.reading = read_latents(calls)
-    try:
-        tree = _shape_of(calls[0].output, calls[0].q)
-    except LookupError:
-        return habits
-    habits.tree = None if tree == {"q": "q", "rec": "rec"} else tree
+    habits.own = not _is_promised(calls[0])
+    habits.terms = _learn_terms(session, draws, sizes)
     return habits
+
+
+def _is_promised(call: Forward) -> bool:
+    output = call.output
+    return isinstance(output, dict) and close(output.get("q"), call.q) and call.path == ("rec",)
+
+
+def _learn_terms(session: Session, draws: Draws, sizes: Sizes) -> Terms:
+    """What the loss returns beside the total, for outputs of the student's own forward."""
+    nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
+    try:
+        model = Model(session, nz, 2.0)
+        call = model.forward(draw_code(draws, batch, nz))
+        told = model.call("loss", call.x, Ref(call.handle))
+    except Unchecked:
+        return Terms()
+    terms = told[1] if isinstance(told, tuple | list) and len(told) == 2 else None
+    if not isinstance(terms, dict) or not terms:
+        return Terms()
+    kinds = {"graph" if isinstance(v, Graph) else _kind_of_number(v) for v in terms.values()}
+    values = {k: number(v) for k, v in terms.items() if isinstance(k, str)}
+    return Terms(
+        kinds.pop() if len(kinds) == 1 else "graph",
+        {k: _meaning(v, values) for k, v in values.items() if k not in ("rec_loss", "kl_loss")},
+    )
+
+
+def _kind_of_number(value: Any) -> str:
+    return "detached" if isinstance(value, Tensor) else "float"
+
+
+def _meaning(value: float | None, values: dict[str, float | None]) -> str:
+    """Which of the promised terms a further one equals; else it is taken for the total."""
+    same = [k for k in ("rec_loss", "kl_loss") if value is not None and values.get(k) == value]
+    return same[0] if same else "total"
 
 
 def evidence(

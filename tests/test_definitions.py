@@ -34,15 +34,19 @@ def test_what_nothing_rests_on_is_left_out() -> None:
 @pytest.mark.parametrize(
     "left_out",
     [
-        "for i in range(10**12): k = i",
-        "while True: k = 1",
+        "for k in range(10**12): print(k)",
+        "while True: print(1)",
         "k = train_vae(1)",
+        "for i in range(3): k = train_vae(i)",
+        "for x in data:\n  k = g(x)\n  k.backward()",
+        "def fit():\n  for x in data: g(x).backward()\nk = fit()",
         "def helper(): return train_vae(1)\nk = helper()",
         "raise SystemExit",
-        "if True:\n  for i in range(10**12): k = i",
+        "if True:\n  for k in range(10**12): print(k)",
+        "with open('x') as file: k = train_vae(1)",
     ],
 )
-def test_training_and_loops_are_left_out(left_out: str) -> None:
+def test_training_and_plots_are_left_out(left_out: str) -> None:
     outcome = run("def train_vae(x): raise RuntimeError", left_out, "def f(): return k")
     assert "f" in outcome.namespace
     assert "k" not in outcome.namespace
@@ -101,6 +105,37 @@ def test_conditional_definitions_are_run() -> None:
     assert (
         value("try:\n    import no_such\nexcept ImportError:\n    a = 1", "def f(): return a") == 1
     )
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["a = []\nfor i in range(2): a.append(i)", "def f(): return a[1]"],
+        ["a = 8\nwhile a > 1: a //= 2", "def f(): return a"],
+        ["if no:\n  a = train_vae()\nelse:\n  a = 1", "no = False", "def f(): return a"],
+        ["T = {}\ndef put(f):\n  T['k'] = f\n  return f", "@put\ndef g(): return 1",
+         "def f(): return T['k']()"],
+        ["T = {}\ndef put(k, v): T[k] = v", "put('k', 1)", "def f(): return T['k']"],
+        ["def setup():\n  global a\n  a = 1", "setup()", "def f(): return a"],
+        ["class C: pass", "def to(c):\n  def put(g):\n    setattr(c, g.__name__, g)\n  return put",
+         "@to(C)\ndef g(self): return 1", "def f(): return C().g()"],
+        ["from functools import singledispatch\n@singledispatch\ndef g(x): return 0",
+         "@g.register(int)\ndef _(x): return 1", "def f(): return g(3)"],
+        ["print(a := 1)", "def f(): return a"],
+        ["match 3:\n  case 3:\n    a = 1", "def f(): return a"],
+        ["try:\n  import no_such\nexcept ImportError:\n  def g(n):\n    for i in n: return i",
+         "def f(): return g([1])"],
+        ["def f(x: int = 1): return int(f.__annotations__['x'] is int)"],
+        ["from __future__ import annotations", "def f(x: no_such = 1): return x"],
+        ["!pip install -q \\\n  tqdm\nimport math", "def f(): return math.floor(1.5)"],
+        ["%config a=1\na = ('%d'\n     % (1,))", "def f(): return int(a)"],
+        ["from no_such import Writer\nw = Writer('runs')",
+         "def f():\n  w.add('a', 1)\n  return 1"],
+    ],
+)  # fmt: skip
+def test_whatever_defines_is_run(cells: list[str]) -> None:
+    prefix = [cell for cell in cells if cell.startswith("no = ")]
+    assert value(*prefix, *(cell for cell in cells if cell not in prefix)) == 1
 
 
 def test_packages_that_are_missing_do_nothing() -> None:

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from autograder import losses, noise, replay
 from autograder.draws import Draws
 from autograder.losses import Case
-from autograder.replay import Recipe
+from autograder.replay import Recipe, Terms
 
 SEEDS = st.integers(0, 2**32)
 
@@ -64,7 +64,7 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
 
 def course(seed: int, kind: str) -> replay.Course:
     draws = Draws(seed, "course")
-    return replay.draw_course(draws, kind, 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
+    return replay.draw_course(draws, kind, Terms(), 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
 
 
 @given(SEEDS)
@@ -118,7 +118,7 @@ RECIPES = [
 def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
     draws = Draws(3, "recipes")
     courses = [
-        replay.draw_course(draws, "TinyAutoEncoder", *shape, 2e-3)
+        replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
         for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3))
     ]
     found = replay.explain(courses, [replay.train(c, recipe).state for c in courses])
@@ -130,6 +130,6 @@ def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
 
 def test_weights_that_nothing_explains_stay_unexplained() -> None:
     draws = Draws(4, "recipes")
-    drawn = replay.draw_course(draws, "TinyAutoEncoder", 7, 7, 1, 2e-3)
+    drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
     state = {k: v + 0.1 if v.is_floating_point() else v for k, v in drawn.state.items()}
     assert replay.explain([drawn], [state]) is None

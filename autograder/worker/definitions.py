@@ -6,6 +6,7 @@ statement that raises, or a cell that does not parse, costs what it binds and no
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import copy
@@ -23,9 +24,11 @@ import torch
 
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_ARGUMENTS = "*"
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _BINDERS = (*_SCOPES, *_IMPORTS, ast.Assign, ast.AnnAssign, ast.AugAssign)
-_BLOCKS = (ast.If, ast.Try, ast.With)
+_BLOCKS = (ast.If, ast.Try, ast.With, ast.Match)
 
 _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\S|\S.*?\?{1,2}\s*$)")
 _TIMED = re.compile(r"^(\s*)%time\s+(?=\S)")
@@ -44,6 +47,7 @@ class Statement:
     reads: set[str]
     calls: set[str]  # what it or its decorators call by name
     changes: set[str]  # names whose objects it changes: `VAE.loss = ...`, `layers.append(...)`
+    arguments: set[str]  # names that it, or a decorator of it, hands to what it calls
 
     @property
     def runs(self) -> bool:
@@ -143,9 +147,35 @@ def _statements(cell: int, tree: ast.Module) -> Iterator[Statement]:
 
 
 def _statement(cell: int, index: int, node: ast.stmt) -> Statement:
+    binds = set(_walrus(node) if isinstance(node, ast.Expr) else _bound(node))
     return Statement(
-        cell, index, node, set(_bound(node)), _read_names(node), _called(node), _changed(node)
+        cell,
+        index,
+        node,
+        binds,
+        _read_names(node),
+        _called(node),
+        _changed(node),
+        _arguments(node),
     )
+
+
+def _arguments(node: ast.stmt) -> set[str]:
+    calls = node.decorator_list if isinstance(node, _SCOPES) else [getattr(node, "value", None)]
+    return {
+        argument.id
+        for call in calls
+        if isinstance(call, ast.Call)
+        for argument in [*call.args, *(k.value for k in call.keywords)]
+        if isinstance(argument, ast.Name)
+    }
+
+
+def _walrus(node: ast.AST) -> Iterator[str]:
+    """Names that an expression binds: `print(n := 3)`."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.NamedExpr) and isinstance(part.target, ast.Name):
+            yield part.target.id
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
@@ -157,6 +187,8 @@ def _bound(node: ast.AST) -> Iterator[str]:
         return
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
         yield node.id
+    if isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:
+        yield node.name
     if isinstance(node, ast.alias):
         yield node.asname or node.name.split(".")[0]
     if isinstance(node, ast.ExceptHandler) and node.name:
@@ -279,7 +311,7 @@ def _without_training(statement: Statement, heavy: set[str]) -> Statement | None
         return None if _is_left_out(node, heavy) else statement
     if not any(_is_left_out(part, heavy) for part in _parts(node)):
         return statement
-    pruned = _Pruner(heavy).visit(copy.deepcopy(node))
+    pruned: ast.stmt = _Pruner(heavy).visit(copy.deepcopy(node))
     return _statement(statement.cell, statement.index, pruned)
 
 
@@ -289,27 +321,31 @@ class _Pruner(ast.NodeTransformer):
     def __init__(self, heavy: set[str]) -> None:
         self.heavy = heavy
 
-    def visit(self, node: ast.AST) -> ast.AST:
+    def visit(self, node: ast.AST) -> Any:
         """Only statements within blocks are of interest."""
-        if isinstance(node, _SCOPES) or not isinstance(node, ast.stmt | ast.ExceptHandler):
-            return node
-        if isinstance(node, (*_BLOCKS, ast.ExceptHandler)):
+        if isinstance(node, (*_BLOCKS, ast.ExceptHandler, ast.match_case)):
             return self.generic_visit(node)
-        if isinstance(node, ast.stmt) and _is_left_out(node, self.heavy):
+        if isinstance(node, ast.stmt) and _is_left_out(node, self.heavy):  # a scope is not
             return ast.copy_location(ast.Pass(), node)
         return node
 
 
 def _is_left_out(node: ast.stmt, heavy: set[str]) -> bool:
-    """Whether a statement trains, calls what trains, or is a loop that changes no object."""
+    """Whether a statement trains, calls what trains, or is a loop that defines nothing."""
     if isinstance(node, (*_SCOPES, *_BLOCKS)):
         return False
-    if isinstance(node, _LOOPS) and (_calls_backward(node) or not _changed(node)):
+    if isinstance(node, _LOOPS) and (_calls_backward(node) or not _defines(node)):
         return True
     return any(
         isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in heavy
         for part in ast.walk(node)
     )
+
+
+def _defines(loop: ast.stmt) -> bool:
+    """Whether a loop binds anything but its own variables, or changes an object."""
+    own = set(_bound(loop.target)) if isinstance(loop, ast.For | ast.AsyncFor) else set()
+    return bool(_changed(loop) or set(_bound(loop)) - own)
 
 
 def _calls_backward(node: ast.AST) -> bool:
@@ -322,14 +358,20 @@ def _calls_backward(node: ast.AST) -> bool:
 
 
 def _registers(statements: list[Statement]) -> dict[str, set[str]]:
-    """Functions that change objects of the notebook, and which: `def register(f): TABLE[...] = f`."""
-    return {
-        name: changed
-        for s in statements
-        if isinstance(s.node, _SCOPES)
-        and (changed := {n for part in _parts_of_scope(s.node) for n in _changed(part)} & s.reads)
-        for name in s.binds
-    }
+    """Functions that change objects of the notebook, and which: `def add(f): TABLE[...] = f`.
+
+    `_ARGUMENTS` stands for those that are handed in, as in `def add_to(cls): setattr(cls, ...)`.
+    """
+    found: dict[str, set[str]] = {}
+    for s in statements:
+        if isinstance(s.node, _FUNCTIONS):
+            parts = list(_parts_of_scope(s.node))
+            changed = {name for part in parts for name in _changed(part)}
+            stored = {n for part in parts if isinstance(part, ast.Global) for n in part.names}
+            handed = {a.arg for a in [*s.node.args.posonlyargs, *s.node.args.args]}
+            own = {_ARGUMENTS} if changed & handed else set[str]()
+            found[s.node.name] = (changed & s.reads) | stored | own
+    return found
 
 
 def _parts_of_scope(node: ast.AST) -> Iterator[ast.stmt]:
@@ -339,11 +381,13 @@ def _parts_of_scope(node: ast.AST) -> Iterator[ast.stmt]:
 def _serves(
     statement: Statement, names: set[str], imported: set[str], registers: dict[str, set[str]]
 ) -> bool:
-    binds = not isinstance(statement.node, _LOOPS) and statement.runs
-    if binds and (statement.binds & names or "*" in statement.binds):
+    node = statement.node
+    if statement.binds & {*names, "*"} or getattr(node, "module", None) == "__future__":
         return True
-    if any(registers.get(called, set()) & names for called in statement.calls):
-        return True
+    for called in statement.calls:
+        changed = registers.get(called, set())
+        if changed & names or (_ARGUMENTS in changed and statement.arguments & names):
+            return True
     changed = statement.changes & names
     if not isinstance(statement.node, ast.Assign | ast.AugAssign | ast.AnnAssign):
         changed -= imported  # a call such as `torch.manual_seed(0)` changes nothing of the notebook
@@ -425,7 +469,9 @@ def execute(
 def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | None:
     module = ast.Module(body=[statement.node], type_ignores=[])
     try:
-        exec(compile(module, f"<cell {statement.cell + 1}>", "exec"), namespace)
+        flags = _future(namespace)
+        code = compile(module, f"<cell {statement.cell + 1}>", "exec", flags, dont_inherit=True)
+        exec(code, namespace)
     except BaseException as error:  # SystemExit and KeyboardInterrupt end nothing here
         if not isinstance(statement.node, _IMPORTS):
             return describe(error)
@@ -437,6 +483,15 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
         for name in statement.binds:
             namespace.setdefault(name, Absent(name))
     return None
+
+
+def _future(namespace: dict[str, Any]) -> int:
+    """The compiler's flags after the notebook's own `from __future__ import ...` so far."""
+    flags = 0
+    for value in list(namespace.values()):
+        if isinstance(value, __future__._Feature):
+            flags |= value.compiler_flag
+    return flags
 
 
 def _define_torchvision_operators() -> None:

@@ -64,8 +64,8 @@ def _change(student: type[nn.Module], kind: Any) -> None:
         setattr(student, name, function)
         if name in ("__init__", "forward"):
             setattr(original, name, kept[name])
-    original.__getattr__ = nn.Module.__getattr__  # type: ignore[method-assign]
-    student._takes_over = True  # type: ignore[assignment]
+    setattr(original, "__getattr__", nn.Module.__getattr__)  # noqa: B010
+    setattr(student, "_takes_over", True)  # noqa: B010
 
 
 def _width(constructor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -89,7 +89,18 @@ def of_width(namespace: dict[str, Any], name: str, width: int) -> nn.Module:
 
 
 def pose_as(made: nn.Module, student: object) -> None:
-    """Let `isinstance(made, student)` be true."""
-    if isinstance(student, type):
-        told = {"__class__": property(lambda self: student)}
-        made.__class__ = type(type(made).__name__, (type(made),), told)
+    """Let `isinstance(made, student)` be true, and give `made` the class's further methods."""
+    if not isinstance(student, type):
+        return
+
+    def other(self: nn.Module, name: str) -> Any:
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError:
+            found = inspect.getattr_static(student, name, None)
+            if name.startswith("__") or found is None:
+                raise
+            return found.__get__(self, student) if hasattr(found, "__get__") else found
+
+    told = {"__class__": property(lambda self: student), "__getattr__": other}
+    made.__class__ = type(type(made).__name__, (type(made),), told)

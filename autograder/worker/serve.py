@@ -17,6 +17,7 @@ import torch
 
 import definitions
 import impersonation
+import reading
 import standins
 import tracing
 import wire
@@ -29,7 +30,6 @@ _MODELS = {
     "TinyAutoEncoder": "AutoEncoder",
     "TinyVariational": "VAE",
 }
-_READ_DEPTH = 3  # helper functions followed when asking which variables a function reads
 
 
 class Worker:
@@ -158,6 +158,7 @@ class Session:
             "iterate": self.iterate,
             "reads": self.reads,
             "signature": self.signature,
+            "constants": self.constants,
         }
 
     def keep(self, value: Any) -> wire.Handle:
@@ -194,7 +195,7 @@ class Session:
     def part(self, owner: Any, name: str, width: int) -> wire.Handle:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
         kind = name.capitalize()
-        found = getattr(owner, name, None)
+        found: Any = getattr(owner, name, None)
         if not isinstance(getattr(found, "seen", None), standins.Record) or found.width != width:
             found = impersonation.of_width(self.namespace, kind, width)
             setattr(owner, name, found)
@@ -205,17 +206,17 @@ class Session:
         result = function(*args, **kwargs)
         return self.keep(result), result
 
-    def gradient(self, output: torch.Tensor, inputs: list[torch.Tensor]) -> list[Any]:
+    def gradient(self, output: Any, inputs: list[torch.Tensor]) -> list[Any]:
         """The gradient of a scalar made of outputs; None where no graph leads."""
-        if not output.requires_grad:
+        if not isinstance(output, torch.Tensor) or not output.requires_grad:
             return [None for _ in inputs]
         return list(torch.autograd.grad(output.sum(), inputs, retain_graph=True, allow_unused=True))
 
     def parameter_gradients(
         self, module: torch.nn.Module, x: torch.Tensor, weights: torch.Tensor
     ) -> list[Any]:
-        """The gradient of `(module(x) * weights).sum()` for every parameter, in their order."""
-        parameters = list(module.parameters())
+        """The gradient of `(module(x) * weights).sum()` for what is trained, in its order."""
+        parameters = [p for p in module.parameters() if p.requires_grad]
         output = module(x)
         if not output.requires_grad:
             return [None for _ in parameters]
@@ -248,66 +249,18 @@ class Session:
         return items
 
     def reads(self, target: Any) -> dict[str, Any]:
-        """Variables of the notebook that a function or class reads, itself or through helpers.
+        """Variables of the notebook that a function or class reads; see `reading`."""
+        found: dict[str, Any] = reading.variables(target, self.namespace)
+        return found
 
-        Only plain values and modules are told: a hint for messages.
-        """
-        names, seen = set[str](), set[int]()
-        _collect_reads(target, self.namespace, names, seen, 0)
-        found: dict[str, Any] = {}
-        for name in sorted(names):
-            value = self.namespace.get(name)
-            if isinstance(value, bool | int | float):
-                found[name] = value
-            elif name not in self.namespace:
-                if name not in vars(sys.modules["builtins"]):
-                    found[name] = "undefined"
-            elif isinstance(value, torch.nn.Module):
-                found[name] = "module"
-            elif isinstance(value, torch.Tensor):
-                found[name] = "tensor"
-            elif not callable(value) and not isinstance(value, types.ModuleType):
-                found[name] = "value"
+    def constants(self, target: Any) -> list[int]:
+        """Sizes written into a function or class; see `reading`."""
+        found: list[int] = reading.constants(target, self.namespace)
         return found
 
     def signature(self, function: Any) -> list[str]:
         """The names of a function's parameters."""
         return list(inspect.signature(function).parameters)
-
-
-def _collect_reads(
-    target: Any, namespace: dict[str, Any], names: set[str], seen: set[int], depth: int
-) -> None:
-    if id(target) in seen or depth > _READ_DEPTH:
-        return
-    seen.add(id(target))
-    if isinstance(target, type):
-        for part in vars(target).values():
-            _collect_reads(part, namespace, names, seen, depth)
-        return
-    target = getattr(target, "__func__", getattr(target, "__wrapped__", target))
-    code = target if isinstance(target, types.CodeType) else getattr(target, "__code__", None)
-    if not isinstance(code, types.CodeType) or not code.co_filename.startswith("<cell "):
-        return
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            _collect_reads(constant, namespace, names, seen, depth)
-    for name in _global_names(code):
-        value = namespace.get(name)
-        if isinstance(value, types.FunctionType):
-            _collect_reads(value, namespace, names, seen, depth + 1)
-        elif not isinstance(value, type):
-            names.add(name)
-
-
-def _global_names(code: types.CodeType) -> set[str]:
-    import dis
-
-    return {
-        i.argval
-        for i in dis.get_instructions(code)
-        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME") and isinstance(i.argval, str)
-    }
 
 
 class LateDynamo(types.ModuleType):

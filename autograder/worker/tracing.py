@@ -77,12 +77,14 @@ def trace(module: Any, image: Tensor) -> dict[str, Any]:
             result = module(image)
     except Exception as raised:
         error = raised
-    parameters = {n for n, _ in module.named_parameters()} if isinstance(module, nn.Module) else ()
+    named = dict(module.named_parameters()) if isinstance(module, nn.Module) else {}
+    trained = {name for name, parameter in named.items() if parameter.requires_grad}
     return {
         "operations": tape.operations,
         "values": [[k, v] for k, v in tape.values.items()],
         "names": [[k, v] for k, v in tape.names.items()],
-        "trained": [k for k, v in tape.names.items() if v in parameters],
+        "trained": [k for k, v in tape.names.items() if v in trained],
+        "frozen": [k for k, v in tape.names.items() if v in named and v not in trained],
         "result": tape.numbers.get(id(result), -1) if isinstance(result, Tensor) else -1,
         "output": result,
         "error": error,

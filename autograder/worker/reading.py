@@ -1,0 +1,87 @@
+"""What the notebook's functions and classes are written with: a hint for messages, no evidence."""
+
+from __future__ import annotations
+
+import dis
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_DEPTH = 3  # helper functions followed
+_LARGEST = 1024
+_MOST = 40  # constants told
+
+
+def variables(target: Any, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Variables of the notebook that a function or class reads, itself or through helpers.
+
+    Numbers by value; of other variables only what they are: module, tensor, value or undefined.
+    """
+    found: dict[str, Any] = {}
+    for code in _codes(target, namespace, set(), 0):
+        for name in _global_names(code):
+            kind = _kind(name, namespace)
+            if kind is not None:
+                found[name] = kind
+    return dict(sorted(found.items()))
+
+
+def _kind(name: str, namespace: dict[str, Any]) -> Any:
+    if name not in namespace:
+        return None if name in vars(sys.modules["builtins"]) else "undefined"
+    value = namespace[name]
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, torch.nn.Module):
+        return "module"
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    return None if callable(value) or isinstance(value, types.ModuleType) else "value"
+
+
+def constants(target: Any, namespace: dict[str, Any]) -> list[int]:
+    """Whole numbers that may be sizes in the code of a function or class, or of its helpers."""
+    found = set[int]()
+    for code in _codes(target, namespace, set(), 0):
+        for constant in code.co_consts:
+            for part in constant if isinstance(constant, tuple) else (constant,):
+                if type(part) is int and 1 < part <= _LARGEST:
+                    found.add(part)
+    return sorted(found)[:_MOST]
+
+
+def _codes(
+    target: Any, namespace: dict[str, Any], seen: set[int], depth: int
+) -> Iterator[types.CodeType]:
+    """The code of a function or class and of the notebook's functions that it calls."""
+    if id(target) in seen or depth > _DEPTH:
+        return
+    seen.add(id(target))
+    if isinstance(target, type):
+        for part in list(vars(target).values()):
+            yield from _codes(part, namespace, seen, depth)
+        return
+    if isinstance(target, property):
+        target = target.fget
+    target = getattr(target, "__func__", getattr(target, "__wrapped__", target))
+    code = target if isinstance(target, types.CodeType) else getattr(target, "__code__", None)
+    if not isinstance(code, types.CodeType) or not code.co_filename.startswith("<cell "):
+        return
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant, namespace, seen, depth)
+    for name in _global_names(code):
+        if isinstance(namespace.get(name), types.FunctionType):
+            yield from _codes(namespace[name], namespace, seen, depth + 1)
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    return {
+        i.argval
+        for i in dis.get_instructions(code)
+        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME") and isinstance(i.argval, str)
+    }
