@@ -31,6 +31,7 @@ class Raised(Unchecked):
         self.type, self.text = str(told.get("type", "Exception")), str(told.get("message", ""))
         self.where, self.name = str(told.get("where", "")), str(told.get("name", ""))
         place = f" in {self.where}" if self.where else ""
+        self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
         super().__init__(f"Your code raised {self.type}{place}: {self.text or 'no message'}.")
         self.misconception = self._recognised()
 

@@ -163,6 +163,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "Adam with eps=1e-7": {"eps": 1e-7},
     "Adam with eps=1e-6": {"eps": 1e-6},
     "Adam with eps=1e-4": {"eps": 1e-4},
+    "Adam with eps=1e-3": {"eps": 1e-3},
     "Adam with amsgrad": {"amsgrad": True},
     "Adam that maximises": {"maximize": True},
 }
@@ -277,6 +278,7 @@ _CHOICES: dict[str, list[str]] = {
         "last",
         "first of each pass",
         "all but the last",
+        "all but the first",
         "whole ones",
         "reversed",
     ],
@@ -371,6 +373,8 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
         return batches[:1]
     if which == "all but the last":
         return batches[:-1]
+    if which == "all but the first":
+        return batches[1:]
     if which == "whole ones":
         return [b for b in batches if len(b) == len(batches[0])]
     return batches[::-1] if which == "reversed" else batches
@@ -512,7 +516,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
         ):
             if steps == "batch" or not recipe.deviations():
                 yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
-    yield Recipe(batches="all but the last")  # of a single batch: nothing
+    yield from (Recipe(batches=f"all but the {which}") for which in ("last", "first"))
 
 
 def _deviating(*chosen: tuple[str, str], base: Recipe | None = None) -> Recipe:

@@ -92,6 +92,19 @@ def test_model(session: Session, draws: Draws) -> None:
     if call.matching(nz) is None:
         kind = "" if isinstance(call.images, Tensor) else f", not {described(call.images)}"
         raise Wrong(f"The images should be what the decoder gave, unchanged{kind}.", "wrong-return")
+    _check_device(session, count, nz)
+
+
+def _check_device(session: Session, count: int, nz: int) -> None:
+    """The latents are drawn where the model is; the notebook's own `device` is there, too."""
+    model = session.make("Pair", nz)
+    session.ask("leave", model)
+    try:
+        session.call(session.read("sample_images"), model, count, nz)
+    except Raised as error:  # a device without memory refuses much else
+        if error.mismatch:
+            text = "The latents should be on the device of the model that is handed in."
+            raise Wrong(text, "hard-coded-device") from error
 
 
 @check("ae-sampling", "sizes", 0.5)

@@ -78,7 +78,10 @@ def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
     seen = number(seen)
     if seen != width:
         text = f"`.{name}` should be `{name.capitalize()}` made for {width} numbers"
-        raise Wrong(f"{text}; yours was made for {f'{seen:g}' if seen else 'something else'}.")
+        raise Wrong(
+            f"{text}; yours was made for {f'{seen:g}' if seen else 'something else'}.",
+            "q-structure" if name == "encoder" else "wrong-latent",
+        )
 
 
 def _check_call(
@@ -122,7 +125,7 @@ def _explain_sizes(
             return False
         return True
 
-    if error.misconception in ("q-structure", "beta-ignored"):
+    if error.misconception == "beta-ignored":
         return error
     if isinstance(error, Raised) and error.misconception is None and reads_model(session):
         text = f"{error.message} The class uses a model of the notebook, not its own parts."

@@ -31,6 +31,7 @@ _UPDATE = {
     "frozen": "detached-gradient",
 }
 _ARGUMENTS = ("beta", "rate", "epochs")
+_DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 LATE = (2 * 20, 2, 14)  # examples, batch size, passes: 280 steps
 _STEPPING = {
     "mode": "eval-mode-training",
@@ -90,6 +91,7 @@ class Findings:
     recipe: Recipe | None
     variable: tuple[str, str] | None = None
     late: Trial | None = None
+    unmoved: bool = False  # whether batches stay where they are, whatever the device
 
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
@@ -114,15 +116,18 @@ class Trainer:
         rate = 10 ** draws.real(-3.7, -2.3)
         return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
-    def trial(self, session: Session, course: Course) -> Trial:
-        """Train by the student's function; raises `Unchecked`."""
+    def trial(self, session: Session, course: Course, elsewhere: bool = False) -> Trial:
+        """Train by the student's function; raises `Unchecked`.
+
+        elsewhere: on batches that are on another device than the one asked for.
+        """
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
             arguments = (3, course.beta, course.terms.numbers, course.terms.extra)
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
-        loader = session.make("loader", course.images, course.batch_size)
+        loader = session.make("loader", course.images, course.batch_size, elsewhere)
         function = session.read(self.name)
         returned = session.call(function, model, loader, course.epochs, course.rate, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
@@ -149,7 +154,21 @@ class Trainer:
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
             found.late = self._look_late(session, draws, terms)
+            found.unmoved = self._leaves_batches(session, courses[0])
         return found
+
+    def _leaves_batches(self, session: Session, course: Course) -> bool:
+        """Whether batches that are not on the device asked for reach the model.
+
+        Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
+        """
+        if any(".cuda(" in cell for cell in session.submission.cells):
+            return False
+        try:
+            self.trial(session, course, elsewhere=True)
+        except Raised as error:
+            return error.mismatch
+        return False
 
     def _explain(self, session: Session, trials: list[Trial]) -> Findings:
         """The recipe of the trials, or of trials with a variable of the notebook set."""
@@ -328,6 +347,9 @@ class Trainer:
         for aspect, slug in _STEPPING.items():
             if aspect in recipe.deviations():
                 raise self._stepping_fault(session, findings, recipe, aspect, slug)
+        if findings.unmoved:
+            text = "The batches of the loader are not moved to the `device` that is asked for."
+            raise Wrong(text, "hard-coded-device")
 
     def _stepping_fault(
         self, session: Session, findings: Findings, recipe: Recipe, aspect: str, slug: str
@@ -338,7 +360,7 @@ class Trainer:
         if aspect == "clears":
             return Wrong("Gradients of earlier batches are still there at a step.", slug)
         if aspect == "batches":
-            if value in ("first of each pass", "all but the last", "whole ones"):
+            if value in _DROPPING:
                 return Wrong("Not every batch of the loader is used.", "drops-data")
             return Wrong("The same batch is used over and over.", slug)
         if value in ("epoch", "end"):

@@ -165,18 +165,34 @@ class Model:
         self.session, self.nz, self.beta = session, nz, beta
         session.ask("take_over")
         kind = session.read("VAE")
-        try:
-            made = session.call(kind, nz, beta)
-        except (NotAttempted, Stopped):
-            raise
-        except Unchecked:
-            made = session.call(kind, nz)
+        made = self._make(kind)
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
         self.encoder: Handle = session.ask("part", made, "encoder", 2 * nz)
         self.decoder: Handle = session.ask("part", made, "decoder", nz)
         self._keep_beta()
+
+    def _make(self, kind: Any) -> Any:
+        """An object of the class: without its beta, or bare, if the constructor fails otherwise.
+
+        What a failing constructor costs is charged in vae-forward.
+        """
+        ways: list[Callable[[], Any]] = [
+            lambda: self.session.call(kind, self.nz, self.beta),
+            lambda: self.session.call(kind, self.nz),
+            lambda: self.session.ask("bare", kind, self.nz, self.beta),
+        ]
+        first: Unchecked | None = None
+        for way in ways:
+            try:
+                return way()
+            except (NotAttempted, Stopped):
+                raise
+            except Unchecked as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     def _keep_beta(self) -> None:
         """Give the model its beta where its constructor did not: that was charged already."""

@@ -1,6 +1,7 @@
 """Student work to grade: whole notebooks, and edits that make many more of the perfect one.
 
     submissions/*.py             whole notebooks in jupytext's percent format
+    submissions/whole/*.py       further ones, all right, each in a style of its own
     submissions/mistakes/*.toml  what students get wrong, one file a task
     submissions/accidents/*.toml code that raises, does not parse, never ends or takes all memory
     submissions/variants/*.toml  other spellings of right work
@@ -88,14 +89,21 @@ class Expected:
     misconceptions: Mapping[str, tuple[str, ...]]
 
 
+def whole() -> list[str]:
+    """Names of all whole notebooks."""
+    files = [*SUBMISSIONS.glob("*.py"), *(SUBMISSIONS / "whole").glob("*.py")]
+    return sorted(str(file.relative_to(SUBMISSIONS).with_suffix("")) for file in files)
+
+
 def submission(name: str) -> nbformat.NotebookNode:
     """The whole notebook submissions/NAME.py."""
     return _notebook(_percent_source(name))
 
 
 def expected(name: str) -> Expected:
-    """What submissions/expected.toml says of the whole notebook NAME."""
-    table = tomllib.loads((SUBMISSIONS / "expected.toml").read_text(encoding="utf-8"))[name]
+    """What submissions/expected.toml says of the whole notebook NAME; the others are right."""
+    tables = tomllib.loads((SUBMISSIONS / "expected.toml").read_text(encoding="utf-8"))
+    table = tables.get(name, {"lost": {}, "misconceptions": {}})
     named = {task: tuple(slugs) for task, slugs in table["misconceptions"].items()}
     return Expected(lost=table["lost"], misconceptions=named)
 

@@ -12,12 +12,10 @@ import pytest
 from autograder.contract import ANSWERS, BY_ID, MISCONCEPTIONS
 from tests import corpus
 
-WHOLE = ["perfect", "functional", "eccentric", "student"]
+WHOLE = corpus.whole()
 MISTAKES = corpus.mistakes()
 ACCIDENTS = corpus.accidents()
 VARIANTS = corpus.variants()
-# Its causes need a long training run; they come with the checks of learning.
-WITHOUT_MISTAKE = {"does-not-learn"}
 
 
 def named(work: corpus.Variant) -> str:
@@ -107,7 +105,7 @@ def test_variants_belong_to_tasks() -> None:
 
 def test_every_misconception_is_shown() -> None:
     shown = {work.misconception for work in [*MISTAKES, *ACCIDENTS]} - {None}
-    assert shown == MISCONCEPTIONS - WITHOUT_MISTAKE
+    assert shown == MISCONCEPTIONS
 
 
 def test_canonical_mistakes_show_every_cause_once_a_task() -> None:

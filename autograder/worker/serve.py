@@ -145,6 +145,8 @@ class Session:
             "make": self.make,
             "take_over": lambda: impersonation.take_over(namespace),
             "part": self.part,
+            "bare": self.bare,
+            "leave": self.leave,
             "leaves": lambda tensors: self.keep([t.clone().requires_grad_() for t in tensors]),
             "gradient": self.gradient,
             "parameter_gradients": self.parameter_gradients,
@@ -191,6 +193,22 @@ class Session:
         if name in _MODELS:
             impersonation.pose_as(made, self.namespace.get(_MODELS[name]))
         return made
+
+    def bare(self, kind: Any, nz: int, beta: float) -> torch.nn.Module:
+        """An object of a model's class whose constructor fails, with what it was to be made of."""
+        made: torch.nn.Module = kind.__new__(kind)
+        torch.nn.Module.__init__(made)
+        promised = {"nz": nz, "beta": beta}
+        names = list(inspect.signature(kind.__init__).parameters)[1:3]
+        for name, value in [*promised.items(), *zip(names, promised.values(), strict=False)]:
+            setattr(made, name, value)
+        return made
+
+    def leave(self, module: torch.nn.Module) -> None:
+        """Put a module, and the notebook's `device`, on a device without memory."""
+        module.to("meta")
+        if "device" in self.namespace:
+            self.namespace["device"] = torch.device("meta")
 
     def part(self, owner: Any, name: str, width: int) -> wire.Handle:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""

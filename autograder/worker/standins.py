@@ -7,11 +7,17 @@ same modules to know what is right.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+try:  # the host has the package, a worker its files alone
+    from autograder.worker.elsewhere import MISMATCH, Elsewhere
+except ModuleNotFoundError:
+    from elsewhere import MISMATCH, Elsewhere
 
 PIXELS = 28 * 28
 Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
@@ -65,8 +71,10 @@ class Decoder(nn.Module):
         self.seen.append(z)
         if z.dim() != 2 or z.shape[1] != self.width:
             raise RuntimeError(f"Decoder expects (B, {self.width}), not {tuple(z.shape)}")
-        i = torch.arange(1, self.width + 1, dtype=z.dtype)[:, None]
-        j = torch.arange(1, PIXELS + 1, dtype=z.dtype)
+        if z.device != self.anchor.device:
+            raise RuntimeError(f"{MISMATCH}, not {z.device} and {self.anchor.device}")
+        i = torch.arange(1, self.width + 1, dtype=z.dtype, device=z.device)[:, None]
+        j = torch.arange(1, PIXELS + 1, dtype=z.dtype, device=z.device)
         image = torch.sigmoid(z @ torch.cos(i * j) / self.width**0.5 + 0 * self.anchor)
         return image.view(-1, 1, 28, 28)
 
@@ -102,6 +110,21 @@ class Faint(nn.Module):
         return x + 1e-5 * self.shift
 
 
+def _note_gradients(model: Any) -> None:
+    """Set `model.differentiated` when a gradient reaches its weights.
+
+    The hook must not hold the model: what holds itself through a hook is never freed.
+    """
+    held = weakref.ref(model)
+
+    def note(weight: Tensor) -> None:
+        found = held()
+        if found is not None:
+            found.differentiated = True
+
+    next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
+
+
 class TinyAutoEncoder(nn.Module):
     """A model small enough that the host replays its training in milliseconds."""
 
@@ -115,10 +138,7 @@ class TinyAutoEncoder(nn.Module):
             nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
         )
         self.differentiated = False  # whether a gradient ever reached the weights
-        next(self.decoder.parameters()).register_post_accumulate_grad_hook(self._note)
-
-    def _note(self, weight: Tensor) -> None:
-        self.differentiated = True
+        _note_gradients(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
@@ -149,10 +169,7 @@ class TinyVariational(nn.Module):
         self.encoder = whole.encoder
         self.decoder = whole.decoder
         self.differentiated = False
-        next(self.decoder.parameters()).register_post_accumulate_grad_hook(self._note)
-
-    def _note(self, weight: Tensor) -> None:
-        self.differentiated = True
+        _note_gradients(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
@@ -193,9 +210,20 @@ class Numbered(Dataset[tuple[Tensor, int]]):
         return torch.full((1, 28, 28), float(index)), int(index)
 
 
-def loader(images: Tensor, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Batches of `(images, labels)` in a fixed order; the labels count up."""
-    return DataLoader(TensorDataset(images, torch.arange(len(images)) % 10), batch_size)
+def loader(
+    images: Tensor, batch_size: int, elsewhere: bool = False
+) -> DataLoader[tuple[Tensor, ...]]:
+    """Batches of `(images, labels)` in a fixed order; the labels count up.
+
+    elsewhere: the images are on no device that there is.
+    """
+    items = TensorDataset(images, torch.arange(len(images)) % 10)
+    return DataLoader(items, batch_size, collate_fn=_batch_elsewhere if elsewhere else None)
+
+
+def _batch_elsewhere(items: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    images, labels = (torch.stack(part) for part in zip(*items, strict=True))
+    return [Elsewhere(images), labels]
 
 
 MAKERS: dict[str, Any] = {

@@ -1,0 +1,56 @@
+"""Tensors on a device that no machine has, to see on any machine what is moved and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+MISMATCH = "Expected all tensors to be on the same device"
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that works with its like alone, until it is moved to a device that there is."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Elsewhere:
+        made: Elsewhere = torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, dtype=inner.dtype, device="meta", strides=inner.stride()
+        )
+        made.inner = inner
+        return made
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Elsewhere({tuple(self.shape)})"
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        here: list[torch.Tensor] = []
+
+        def opened(item: Any) -> Any:
+            if isinstance(item, cls):
+                return item.inner
+            if isinstance(item, torch.Tensor) and item.dim() > 0:
+                here.append(item)
+            return item
+
+        device = (kwargs or {}).get("device")
+        moves = device is not None and torch.device(device).type != "meta"
+        args, kwargs = tree_map(opened, (args, dict(kwargs or {})))
+        if func is torch.ops.aten.copy_.default:
+            return func(*args, **kwargs)  # a copy moves, too
+        if here and not moves:
+            raise RuntimeError(f"{MISMATCH}, but found two")
+        if device is not None:
+            kwargs["device"] = torch.device("cpu")
+        found = func(*args, **kwargs)
+        return found if moves else tree_map(_closed, found)
+
+
+def _closed(item: Any) -> Any:
+    return Elsewhere(item) if isinstance(item, torch.Tensor) else item
