@@ -101,8 +101,10 @@ def _check_device(session: Session, count: int, nz: int) -> None:
     session.ask("leave", model)
     try:
         session.call(session.read("sample_images"), model, count, nz)
-    except Raised as error:  # a device without memory refuses much else
-        if error.mismatch:
+    except Stopped:
+        raise
+    except Unchecked as error:  # a device without memory refuses much else
+        if isinstance(error, Raised) and error.mismatch:
             text = "The latents should be on the device of the model that is handed in."
             raise Wrong(text, "hard-coded-device") from error
 

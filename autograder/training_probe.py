@@ -32,7 +32,7 @@ _UPDATE = {
 }
 _ARGUMENTS = ("beta", "rate", "epochs")
 _DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
-LATE = (2 * 20, 2, 14)  # examples, batch size, passes: 280 steps
+MANY_PASSES = (18, 9, 14)  # examples, batch size, passes
 _STEPPING = {
     "mode": "eval-mode-training",
     "steps": "no-step",
@@ -84,13 +84,15 @@ class Findings:
     """The trials of one function, and the recipe that explains them all, if one does.
 
     variable: of the notebook, that had to hold an argument, `rate`, `epochs` or `beta`, for that.
-    late: the trial with many steps, where it is not as the short ones promise.
+    late: the trial with many steps, where it is not as the short ones promise; stop: the step after
+    which it ended, if that is why.
     """
 
     trials: list[Trial]
     recipe: Recipe | None
     variable: tuple[str, str] | None = None
     late: Trial | None = None
+    stop: int | None = None
     unmoved: bool = False  # whether batches stay where they are, whatever the device
 
     def follows(self, *arguments: str) -> str | None:
@@ -154,6 +156,8 @@ class Trainer:
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
             found.late = self._look_late(session, draws, terms)
+            if found.late is not None and not _promised(found.late):
+                found.stop = replay.stops_after(found.late.course, found.late.state)
             found.unmoved = self._leaves_batches(session, courses[0])
         return found
 
@@ -201,11 +205,18 @@ class Trainer:
         return trials
 
     def _look_late(self, session: Session, draws: Draws, terms: Terms) -> Trial | None:
-        """A trial of many small steps and passes, if something changes on the way."""
-        course = replay.draw_course(draws, self.kind, terms, *LATE, 10 ** draws.real(-5, -4.5))
-        trial = self.trial(session, course)
-        promised = replay.train(course, Recipe()).state
-        return None if replay.same_late(course, trial.state, promised) else trial
+        """A trial of many passes or many batches that does not go on as it begins."""
+        rate = 10 ** draws.real(-4, -3)
+        for course in (
+            replay.draw_course(draws, self.kind, terms, *MANY_PASSES, rate),
+            replay.draw_long(draws, self.kind, terms),
+        ):
+            trial = self.trial(session, course)
+            if not _promised(trial) or (
+                course.epochs == 1 and replay.keeps_second_moments(course, trial.state)
+            ):
+                return trial
+        return None
 
     def _explain_error(self, session: Session, courses: list[Course], error: Raised) -> Wrong:
         if error.misconception not in (None, "hidden-global"):
@@ -271,8 +282,13 @@ class Trainer:
         if recipe is None:
             self._check_first_step(session, draws, findings)
             return
-        if findings.late is not None and _stop(findings.late) is None:
-            text = f"Over {findings.late.course.epochs} passes the steps do not stay as they begin"
+        if findings.late is not None and findings.stop is None:
+            if _promised(findings.late):
+                text = (
+                    "Expected Adam with its defaults; the weights move as Adam with amsgrad does."
+                )
+                raise Wrong(text, "wrong-optimizer")
+            text = "In a longer training the steps do not stay as they begin"
             raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
         for aspect, slug in _UPDATE.items():
             if aspect in recipe.deviations():
@@ -333,6 +349,9 @@ class Trainer:
         if not replay.same(first.course, self.trial(session, first.course).state, first.state):
             text = "Two trainings from the same start differ: inputs or targets are random."
             raise Wrong(text, "wrong-target")
+        if replay.steps_as_adam(first.course, first.state):
+            text = "The steps are Adam's, but what is minimised is not the promised loss."
+            raise Wrong(text, "wrong-criterion")
         raise Wrong("The weights after one step are not those of Adam on the promised loss.")
 
     def check_stepping(self, session: Session, findings: Findings) -> None:
@@ -347,6 +366,9 @@ class Trainer:
         for aspect, slug in _STEPPING.items():
             if aspect in recipe.deviations():
                 raise self._stepping_fault(session, findings, recipe, aspect, slug)
+        if findings.stop is not None and _passes(findings) == 1:
+            text = f"Of {replay.MANY} batches in a pass, the training uses {findings.stop}."
+            raise Wrong(text, "drops-data")
         if findings.unmoved:
             text = "The batches of the loader are not moved to the `device` that is asked for."
             raise Wrong(text, "hard-coded-device")
@@ -397,10 +419,9 @@ class Trainer:
             if not _learns_throughout(findings):
                 raise _unknown_update()
             return
-        stop = None if findings.late is None else _stop(findings.late)
-        if stop is not None and findings.late is not None:
-            asked = findings.late.course.epochs * len(findings.late.course.batches)
-            raise Wrong(f"The training ends after {stop} of {asked} steps.", "wrong-epochs")
+        if findings.stop is not None and _passes(findings) > 1:
+            text = f"The training ends after {findings.stop} steps, before the last pass is over."
+            raise Wrong(text, "wrong-epochs")
         if "epochs" in recipe.deviations() or findings.follows("epochs"):
             name = findings.follows("epochs") or self._replaces(session, findings, "epochs")
             if name is not None:
@@ -417,9 +438,8 @@ def _promised(trial: Trial) -> bool:
     return replay.same(trial.course, trial.state, replay.train(trial.course, Recipe()).state)
 
 
-def _stop(late: Trial) -> int | None:
-    """The step after which the training ended too early, if it did."""
-    return replay.stops_after(late.course, late.state)
+def _passes(findings: Findings) -> int:
+    return 0 if findings.late is None else findings.late.course.epochs
 
 
 def _unknown_update() -> Unchecked:

@@ -7,34 +7,34 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-MISMATCH = "Expected all tensors to be on the same device"
+from standins import MISMATCH
 
 
 class Elsewhere(torch.Tensor):
     """A tensor that works with its like alone, until it is moved to a device that there is."""
 
-    inner: torch.Tensor
+    held: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Elsewhere:
         made: Elsewhere = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, dtype=inner.dtype, device="meta", strides=inner.stride()
+            cls, inner.shape, dtype=inner.dtype, device=torch.device("meta"), strides=inner.stride()
         )
-        made.inner = inner
+        made.held = inner
         return made
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Elsewhere({tuple(self.shape)})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         here: list[torch.Tensor] = []
 
         def opened(item: Any) -> Any:
             if isinstance(item, cls):
-                return item.inner
+                return item.held
             if isinstance(item, torch.Tensor) and item.dim() > 0:
                 here.append(item)
             return item
