@@ -337,7 +337,7 @@ def _drop_statement(node: ast.AST, _scope: Scope) -> Iterator[Edit]:
 def _repeat_statement(node: ast.AST, _scope: Scope) -> Iterator[Edit]:
     body = _body(node)
     for i, statement in enumerate(body):
-        if not isinstance(statement, ast.Return):
+        if isinstance(statement, ast.Expr | ast.For | ast.With):  # an assignment again is none
             yield Edit(statement.lineno, body, [*body[: i + 1], *body[i:]])
 
 
@@ -370,19 +370,17 @@ def _loop(like: ast.For, body: list[ast.stmt]) -> ast.For:
     return loop
 
 
-def _neighbours(name: str, among: list[str]) -> list[str]:
-    place = among.index(name)
-    return [among[place - 1], among[(place + 1) % len(among)]]
+def _next(name: str, among: list[str]) -> str:
+    return among[(among.index(name) + 1) % len(among)]
 
 
 def _swap_name(node: ast.AST, scope: Scope) -> Iterator[Edit]:
     match node:
         case ast.Name(id=name, ctx=ast.Load()) if name in scope.names:
-            for other in _neighbours(name, scope.names):
-                yield Edit(node.lineno, node, ast.Name(other, ast.Load()))
+            yield Edit(node.lineno, node, ast.Name(_next(name, scope.names), ast.Load()))
         case ast.Attribute(value=ast.Name(id="self") as owner, attr=name):
-            for other in _neighbours(name, scope.attributes):
-                yield Edit(node.lineno, node, ast.Attribute(owner, other, node.ctx))
+            other = _next(name, scope.attributes)
+            yield Edit(node.lineno, node, ast.Attribute(owner, other, node.ctx))
 
 
 # names of functions that are easily taken for one another

@@ -55,59 +55,53 @@ class Job:
     tasks: tuple[str, ...] = ()
     seed: int = 1
 
-    @property
-    def file(self) -> Path:
+    def file(self, folder: Path) -> Path:
         """Where its verdict is kept."""
         told = json.dumps([self.notebook, self.tasks, self.seed, SECONDS])
-        return KEPT / grader_hash() / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
+        return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
 
-    def kept(self) -> Verdict | None:
+    def kept(self, folder: Path) -> Verdict | None:
         """The verdict, if it was graded before."""
-        if not self.file.is_file():
+        file = self.file(folder)
+        if not file.is_file():
             return None
-        return Verdict(self.kind, self.name, **json.loads(self.file.read_text(encoding="utf-8")))
+        return Verdict(self.kind, self.name, **json.loads(file.read_text(encoding="utf-8")))
 
 
 def grader_hash() -> str:
     """A hash of the grader's own files."""
-    global _grader_hash
-    if not _grader_hash:
-        files = [f for f in (ROOT / "autograder").rglob("*") if f.suffix in (".py", ".gz", ".ini")]
-        told = hashlib.sha256()
-        for file in sorted([*files, ROOT / "tests" / "grading.py"]):
-            told.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
-        _grader_hash = told.hexdigest()[:16]
-    return _grader_hash
+    files = [f for f in (ROOT / "autograder").rglob("*") if f.suffix in (".py", ".gz", ".ini")]
+    told = hashlib.sha256()
+    for file in sorted([*files, ROOT / "tests" / "grading.py"]):
+        told.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    return told.hexdigest()[:16]
 
 
-_grader_hash = ""
-
-
-def perform(job: Job) -> None:
+def perform(job: Job, folder: Path) -> None:
     """Grade one notebook and keep its verdict."""
     started = time.monotonic()
     node = nbformat.reads(job.notebook, as_version=4)
     made = grade(node, seed=job.seed, tasks=job.tasks, seconds=SECONDS)
     checks = [{**asdict(result), "passed": result.passed} for result in made.results]
     told = {"checks": checks, "seconds": round(time.monotonic() - started, 2)}
-    unfinished = job.file.with_suffix(f".{os.getpid()}")
+    file = job.file(folder)
+    unfinished = file.with_suffix(f".{os.getpid()}")
     unfinished.write_text(json.dumps(told), encoding="utf-8")
-    unfinished.replace(job.file)
+    unfinished.replace(file)
 
 
-def perform_all(jobs: list[Job], processes: int, console: Console) -> None:
+def perform_all(jobs: list[Job], folder: Path, processes: int) -> None:
     """Grade what was not graded before, side by side; KeyboardInterrupt loses nothing done."""
-    (KEPT / grader_hash()).mkdir(parents=True, exist_ok=True)
-    todo = list({job.file: job for job in jobs if not job.file.is_file()}.values())
+    todo = [job for file, job in {j.file(folder): j for j in jobs}.items() if not file.is_file()]
     random.Random(0).shuffle(todo)  # so that the time left can be told early
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_prepare)
     try:
-        with Progress(*columns, console=console) as progress:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("notebooks graded", total=len(jobs))
             progress.advance(bar, len(jobs) - len(todo))
-            for done in as_completed([pool.submit(perform, job) for job in todo]):
+            for done in as_completed([pool.submit(perform, job, folder) for job in todo]):
                 done.result()
                 progress.advance(bar)
     finally:
@@ -183,38 +177,46 @@ KINDS = {
     "combinations": combination_jobs,
     "flakes": flake_jobs,
 }
+USUAL = ("mutants", "corpus", "combinations")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.verdicts", description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that grade")
-    parser.add_argument("--only", choices=KINDS, nargs="+", default=list(KINDS), help="kinds")
-    parser.add_argument("--match", default="*", help="names, as a shell pattern; writes no file")
-    parser.add_argument("--no-flakes", action="store_true", help="leave out the many seeds")
+    parser.add_argument("--only", choices=KINDS, nargs="+", default=USUAL, help="what to grade")
+    parser.add_argument("--flakes", action="store_true", help="25 notebooks with 12 seeds, too")
+    parser.add_argument("--match", default="*", help="grade only names like this shell pattern")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="where results are kept")
     return parser.parse_args()
 
 
-def chosen_jobs(kinds: Iterable[str], pattern: str) -> list[Job]:
+def chosen_jobs(kinds: Iterable[str], pattern: str = "*") -> list[Job]:
     """The jobs of some kinds whose names match a pattern."""
     return [job for kind in kinds for job in KINDS[kind]() if fnmatch(job.name, pattern)]
 
 
+def report(jobs: Iterable[Job], folder: Path) -> str:
+    """The report on those jobs that have been graded."""
+    verdicts = [job.kept(folder) for job in jobs]
+    return verdicts_report.markdown(v for v in verdicts if v is not None)
+
+
 def main() -> None:
-    """Grade, then write or show the report."""
+    """Grade; then write the report, or show it where only part was asked for."""
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(stderr=True)
-    jobs = chosen_jobs(options.only, options.match)
+    folder = options.kept / grader_hash()
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = [*options.only, *(["flakes"] if options.flakes else [])]
+    jobs = chosen_jobs(dict.fromkeys(kinds), options.match)
     try:
-        perform_all(jobs, options.jobs, console)
+        perform_all(jobs, folder, options.jobs)
     except KeyboardInterrupt:
         sys.exit("stopped; what was graded is kept, and the next run goes on from there")
-    report = verdicts_report.markdown([v for job in jobs if (v := job.kept()) is not None])
-    if options.match == "*" and set(options.only) == set(KINDS):
-        TARGET.write_text(report, encoding="utf-8")
-        console.print(f"wrote {TARGET.relative_to(ROOT)}")
+    if options.match == "*" and set(USUAL) <= set(kinds):
+        TARGET.write_text(report(chosen_jobs(KINDS), folder), encoding="utf-8")
     else:
-        print(report)
+        print(report(jobs, folder))
 
 
 if __name__ == "__main__":
