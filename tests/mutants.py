@@ -390,7 +390,7 @@ _TWINS = {
     "exp": ("expm1", "exp2", "abs", "sigmoid"),
     "randn": ("rand", "zeros", "ones"),
     "randn_like": ("rand_like", "zeros_like", "ones_like"),
-    "zeros_like": ("ones_like", "randn_like", "empty_like"),
+    "zeros_like": ("ones_like", "randn_like"),
     "zeros": ("ones",),
     "no_grad": ("enable_grad", "inference_mode"),
     "train": ("eval", "requires_grad_"),

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -40,6 +40,9 @@ KEPT = ROOT / ".verdicts"
 TARGET = ROOT / "docs" / "verdicts.md"
 WHOLE = ("perfect", "functional", "eccentric", "student")
 SECONDS = 15.0  # for one definition or answer; what never ends is ended then
+# Then the processes start afresh, since they grow by some megabytes a grading. The pool's own
+# max_tasks_per_child hangs in Python 3.11 (python/cpython#115634).
+GRADINGS = 100
 SEEDS = 12  # of each of 25 notebooks: 300 gradings
 # A method of the class may cost its own task only, so all tasks of the class are graded.
 OF_THE_CLASS = ("vae-forward", "vae-loss", "vae-reconstruct")
@@ -95,16 +98,24 @@ def perform_all(jobs: list[Job], folder: Path, processes: int) -> None:
     todo = [job for file, job in {j.file(folder): j for j in jobs}.items() if not file.is_file()]
     random.Random(0).shuffle(todo)  # so that the time left can be told early
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("notebooks graded", total=len(jobs))
+        progress.advance(bar, len(jobs) - len(todo))
+        for start in range(0, len(todo), GRADINGS):
+            batch = todo[start : start + GRADINGS]
+            _side_by_side(batch, folder, processes, lambda: progress.advance(bar))
+
+
+def _side_by_side(
+    jobs: list[Job], folder: Path, processes: int, advance: Callable[[], None]
+) -> None:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, initializer=_prepare)
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task("notebooks graded", total=len(jobs))
-            progress.advance(bar, len(jobs) - len(todo))
-            for done in as_completed([pool.submit(perform, job, folder) for job in todo]):
-                done.result()
-                progress.advance(bar)
-    finally:
+        for done in as_completed([pool.submit(perform, job, folder) for job in jobs]):
+            done.result()
+            advance()
+    finally:  # what is under way is finished and kept, what waits is dropped
         pool.shutdown(wait=True, cancel_futures=True)
 
 
