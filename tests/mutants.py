@@ -421,16 +421,16 @@ def _callee(node: ast.AST) -> str:
     return ast.unparse(node.func).rpartition(".")[2]
 
 
-def _called(node: ast.AST, name: str) -> ast.Call:
+def _called(node: ast.Call, name: str) -> ast.Call:
     """The same call of another function of the same module."""
-    assert isinstance(node, ast.Call)
-    assert isinstance(node.func, ast.Attribute)
-    return ast.Call(ast.Attribute(node.func.value, name, ast.Load()), node.args, node.keywords)
+    function: ast.expr = ast.Name(name, ast.Load())
+    if isinstance(node.func, ast.Attribute):
+        function = ast.Attribute(node.func.value, name, ast.Load())
+    return ast.Call(function, node.args, node.keywords)
 
 
-def _with_keyword(node: ast.AST, name: str, value: str) -> ast.Call:
+def _with_keyword(node: ast.Call, name: str, value: str) -> ast.Call:
     """The same call with one keyword argument more, or another value of it."""
-    assert isinstance(node, ast.Call)
     others = [word for word in node.keywords if word.arg != name]
     return ast.Call(node.func, node.args, [*others, ast.keyword(name, _expression(value))])
 

@@ -187,7 +187,8 @@ def _by_task(results: Results) -> str:
 
 def _by_operator(results: Results) -> str:
     groups = _grouped(results, lambda judged: judged.mutant.operator)
-    return _kills("Mutants by operator", "operator", dict(sorted(groups.items())))
+    order = [name for name in (*mutants.OPERATORS, "all") if name in groups]
+    return _kills("Mutants by operator", "operator", {name: groups[name] for name in order})
 
 
 def _mistakes_by(title: str, groups: dict[str, list[tuple[Mistake, Verdict]]]) -> str:
