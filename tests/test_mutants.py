@@ -166,9 +166,21 @@ def test_the_report_tells_the_killed_from_those_alive() -> None:
     assert killed.name not in report
 
 
+def all_ended(group: int) -> bool:
+    """Whether a group of processes is gone, within seconds: the last one is multiprocessing's."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.verdicts", "--only", "mutants", "--jobs", "2"]
-    command += ["--match", "data-loader:*", "--kept", str(tmp_path)]
+    command += ["--match", "data-loader:6:[bcd]*", "--kept", str(tmp_path)]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0)
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("*.json")) and time.monotonic() < deadline:
@@ -177,7 +189,6 @@ def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path: 
     _, told = run.communicate(timeout=120)
     assert run.returncode == 1
     assert "the next run goes on from there" in told
-    with pytest.raises(ProcessLookupError):
-        os.killpg(run.pid, 0)
+    assert all_ended(run.pid)
     assert list(tmp_path.rglob("*.json"))
     assert not [f for f in tmp_path.rglob("*") if f.is_file() and f.suffix != ".json"]

@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
+from functools import cached_property, partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -54,9 +56,15 @@ class Job:
 
     kind: str
     name: str
-    notebook: str
+    make: Callable[[], NotebookNode]
     tasks: tuple[str, ...] = ()
     seed: int = 1
+
+    @cached_property
+    def notebook(self) -> str:
+        """The notebook as JSON text."""
+        text: str = nbformat.writes(self.make())
+        return text
 
     def file(self, folder: Path) -> Path:
         """Where its verdict is kept."""
@@ -133,11 +141,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _text(node: nbformat.NotebookNode) -> str:
-    text: str = nbformat.writes(node)
-    return text
-
-
 def tasks_of(mutant: Mutant) -> tuple[str, ...]:
     """The tasks that a mutant may show up in."""
     return OF_THE_CLASS if mutant.task in OF_THE_CLASS else (mutant.task,)
@@ -146,14 +149,13 @@ def tasks_of(mutant: Mutant) -> tuple[str, ...]:
 def mutant_jobs() -> Iterator[Job]:
     """The reference with one change, graded in the tasks that share the changed class."""
     for mutant in mutants():
-        yield Job("mutant", mutant.name, _text(mutant.notebook()), tasks_of(mutant))
+        yield Job("mutant", mutant.name, mutant.notebook, tasks_of(mutant))
 
 
 def corpus_jobs() -> Iterator[Job]:
     """Whole notebooks, mistakes, accidents and variants, graded in all tasks."""
-    yield Job("whole", "reference", REFERENCE.read_text(encoding="utf-8"))
-    for name in WHOLE:
-        yield Job("whole", name, _text(corpus.submission(name)))
+    for name, make in _whole().items():
+        yield Job("whole", name, make)
     listed: dict[str, Sequence[Variant]] = {
         "mistake": corpus.mistakes(),
         "accident": corpus.accidents(),
@@ -161,25 +163,27 @@ def corpus_jobs() -> Iterator[Job]:
     }
     for kind, work in listed.items():
         for piece in work:
-            yield Job(kind, f"{piece.group}/{piece.name}", _text(piece.notebook()))
+            yield Job(kind, f"{piece.group}/{piece.name}", piece.notebook)
 
 
 def combination_jobs() -> Iterator[Job]:
     """Pairs and triples of mistakes, graded in all tasks."""
     for combination in combinations():
-        yield Job("combination", combination.name, _text(combination.notebook()))
+        yield Job("combination", combination.name, combination.notebook)
 
 
 def flake_jobs() -> Iterator[Job]:
     """Whole notebooks and twenty mistakes with many seeds."""
     mistakes = corpus.mistakes()
-    step = len(mistakes) // 20
-    chosen = {f"{m.group}/{m.name}": m.notebook() for m in mistakes[::step][:20]}
-    chosen |= {name: corpus.submission(name) for name in WHOLE}
-    chosen["reference"] = nbformat.read(REFERENCE, as_version=4)
-    for name, node in chosen.items():
+    chosen = {f"{m.group}/{m.name}": m.notebook for m in mistakes[:: len(mistakes) // 20][:20]}
+    for name, make in {**_whole(), **chosen}.items():
         for seed in range(1, SEEDS + 1):
-            yield Job("seeded", f"{name}#{seed}", _text(node), seed=seed)
+            yield Job("seeded", f"{name}#{seed}", make, seed=seed)
+
+
+def _whole() -> dict[str, Callable[[], NotebookNode]]:
+    reference = partial(nbformat.read, REFERENCE, as_version=4)
+    return {"reference": reference, **{name: partial(corpus.submission, name) for name in WHOLE}}
 
 
 KINDS = {
