@@ -26,9 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ALL = mutants.mutants()
 EQUIVALENT = mutants.equivalents()
 # A seeded sample in CI; `make verdicts` grades them all.
-MORTAL = random.Random(0).sample([m for m in ALL if m.name not in EQUIVALENT], 8)
-RIGHT = random.Random(0).sample([m for m in ALL if m.name in EQUIVALENT], 3)
-COMBINED = random.Random(0).sample(combinations(), 2)
+CHANCE = random.Random(0)
+MORTAL = [
+    CHANCE.choice([m for m in ALL if m.task == task and m.name not in EQUIVALENT]) for task in BY_ID
+]
+RIGHT = CHANCE.sample([m for m in ALL if m.name in EQUIVALENT], 3)
+COMBINED = CHANCE.sample(combinations(), 2)
 
 
 def named(work: Mutant | Combination) -> str:
