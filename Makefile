@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint check notebook lock clean
+.PHONY: help setup demo test lint check notebook verdicts lock clean
 
 # The interpreter that .venv is made with, and what else pytest is told
 # (make test ARGS="-k wire").
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     make lint, then make test, as CI does'
 	@echo 'make notebook  rebuild the notebook from assignment/ and solution/'
+	@echo 'make verdicts  grade all known work, right and wrong, and write docs/verdicts.md'
 	@echo 'make lock      renew requirements.lock from pyproject.toml'
 	@echo 'make clean     remove the environment and caches; nbgrader'"'"'s data stays'
 
@@ -47,6 +48,11 @@ check: lint
 
 notebook: $(READY)
 	$(IN_VENV) python -m solution.notebook
+
+# An hour or two on two cores; stopped with Ctrl-C, the next run goes on from there.
+# make verdicts ARGS=--flakes grades 25 notebooks with 12 seeds each as well.
+verdicts: $(READY)
+	$(IN_VENV) python -m tools.verdicts $(ARGS)
 
 # Everything that the dev extra draws in, at the newest releases that fit together.
 # A local version (2.13.0+cpu) would tie the lock to one build of torch, and the

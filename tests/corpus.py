@@ -55,14 +55,17 @@ class Variant:
     @property
     def source(self) -> str:
         """The edited notebook in percent format."""
-        source = _percent_source("perfect")
+        return self.applied_to(percent_source("perfect"))
+
+    def applied_to(self, source: str) -> str:
+        """A notebook in percent format with the edits; a ValueError where one does not fit."""
         for edit in self.edits:
             source = edit.apply(source, self.name)
         return source
 
     def notebook(self) -> nbformat.NotebookNode:
         """The edited notebook."""
-        return _notebook(self.source)
+        return as_notebook(self.source)
 
     @classmethod
     def _from_table(cls, table: dict[str, Any], group: str) -> Self:
@@ -97,7 +100,7 @@ def whole() -> list[str]:
 
 def submission(name: str) -> nbformat.NotebookNode:
     """The whole notebook submissions/NAME.py."""
-    return _notebook(_percent_source(name))
+    return as_notebook(percent_source(name))
 
 
 def expected(name: str) -> Expected:
@@ -152,11 +155,13 @@ def _listed(folder: str, table: str, kind: type[V]) -> list[V]:
     ]
 
 
-def _percent_source(name: str) -> str:
+def percent_source(name: str) -> str:
+    """The source of the whole notebook submissions/NAME.py."""
     return (SUBMISSIONS / f"{name}.py").read_text(encoding="utf-8")
 
 
-def _notebook(source: str) -> nbformat.NotebookNode:
+def as_notebook(source: str) -> nbformat.NotebookNode:
+    """The notebook of a source in percent format."""
     notebook: nbformat.NotebookNode = jupytext.reads(source, fmt="py:percent")
     notebook.metadata.pop("jupytext", None)
     for number, cell in enumerate(notebook.cells):
