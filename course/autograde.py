@@ -12,15 +12,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from autograder import sandbox
-from autograder.notebook import Notebook, NotebookError, load, locate_answers, words
+from nbformat import NotebookNode
 from nbgrader import converters, utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters.base import NbGraderException
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata
-from nbformat import NotebookNode
 from traitlets import Bool, Integer, List
 
+from autograder import sandbox
+from autograder.notebook import NotebookError, load, locate_answers, words
 from course import submitted, verdicts
 from course.rebuild import Graded, rebuild
 from course.submitted import Submission
@@ -40,7 +40,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         self._cells = self._released()
         pattern = self._format_source(self.coursedir.assignment_id, self.coursedir.student_id)
         folders = [path for path in sorted(Path("/").glob(pattern.lstrip("/"))) if path.is_dir()]
-        self.notebooks = []
+        self.notebooks: list[str] = []
         self.assignments = {
             str(folder): [str(folder / f"{name}.ipynb") for name in self._cells]
             for folder in folders
@@ -138,7 +138,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         return str(self.init_single_notebook_resources(name)["nbgrader"]["student"])
 
     def _format_copies(self, student: str) -> str:
-        return os.path.normpath(self._format_dest(self.coursedir.assignment_id, student))
+        return os.path.normpath(str(self._format_dest(self.coursedir.assignment_id, student)))
 
     def init_destination(self, assignment_id: str, student_id: str) -> bool:
         """Whether this submission is to be booked; if so, its earlier copy is removed."""
@@ -179,10 +179,9 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         resources = self.init_single_notebook_resources(notebook_filename)
         name = resources["nbgrader"]["notebook"]
         found = self._found[notebook_filename]
-        chosen, cells, verdict, notes = self._chosen(found, f"{name}.ipynb")
-        for line in [verdict.fault, verdict.reason, *notes]:
-            if line:
-                self.log.warning("%s: %s", notebook_filename, line)
+        cells, verdict, notes = self._chosen(found, f"{name}.ipynb")
+        for note in notes:
+            self.log.warning("%s: %s", notebook_filename, note)
         self._log_faults(notebook_filename, verdict)
         node = self._rebuilt(cells, name, verdict, notes)
         node.metadata["kernelspec"] = {
@@ -213,10 +212,10 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
 
     def _chosen(
         self, found: Submission, name: str
-    ) -> tuple[Path | None, list[dict[str, Any]], Verdict, list[str]]:
+    ) -> tuple[list[dict[str, Any]], Verdict, list[str]]:
         """The notebook that counts: the best of those handed in."""
         if not found.notebooks:
-            return None, [], Verdict({}, reason=found.problem), [found.problem]
+            return [], Verdict({}, reason=found.problem), [found.problem]
         ranked = sorted(found.notebooks, key=lambda path: -self._verdicts[path].total)
         best = ranked[0]
         verdict = self._verdicts[best]
@@ -227,9 +226,9 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         elif str(shown) != name:
             notes.append(f"`{shown}` was graded; the notebook should be called {name}.")
         try:
-            return best, load(best), verdict, notes
+            return load(best), verdict, notes
         except NotebookError:
-            return best, [], verdict, notes
+            return [], verdict, notes
 
     def _log_faults(self, filename: str, verdict: Verdict) -> None:
         for task, told in verdict.tasks.items():

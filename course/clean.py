@@ -14,24 +14,29 @@ from nbconvert.filters import markdown_mistune
 from nbformat.v4 import new_output
 
 IMAGE_TYPES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
+OUTPUTS = 50  # kept of one cell
 TEXT = 10_000  # characters kept of one output
 IMAGES = 800_000  # characters of all pictures of one notebook
-_TAGS = {
-    *"a abbr b blockquote br caption center code dd del details div dl dt em figcaption figure".split(),
-    *"h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strike strong sub".split(),
-    *"summary sup table tbody td tfoot th thead tr tt u ul var".split(),
-}
-_ATTRIBUTES = {
-    *"alt align colspan rowspan height href open scope src start title valign width".split()
-}
+_TAGS = frozenset(
+    """
+    a abbr b blockquote br caption center code dd del details div dl dt em figcaption figure
+    h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp small span strike strong sub
+    summary sup table tbody td tfoot th thead tr tt u ul var
+    """.split()
+)
+_ATTRIBUTES = frozenset(
+    "alt align colspan rowspan height open scope start title valign width".split()
+)
+_PROTOCOLS = frozenset({"http", "https", "mailto", "data"})
 _HIGHLIGHT = re.compile(r"[a-z][a-z0-9]?|highlight|hll")  # pygments' own classes
 
 
 def html(text: str) -> str:
-    """Markup without scripts, styles, names or requests: nothing that acts, hides or calls home."""
-    return bleach.clean(
-        text, tags=_TAGS, attributes=_allowed, protocols={"http", "https", "mailto", "data"}, strip=True
+    """Markup without scripts, styles, names and requests: nothing that acts or calls home."""
+    made: str = bleach.clean(
+        text, tags=_TAGS, attributes=_allowed, protocols=_PROTOCOLS, strip=True
     )
+    return made
 
 
 def _allowed(tag: str, name: str, value: str) -> bool:
@@ -58,12 +63,26 @@ def rendered(source: str, attachments: dict[str, Any] | None = None) -> str:
     return html(markdown_mistune.MarkdownWithMath(renderer=renderer).render(source))
 
 
+_BARE = r"(?!/?(?:b|blockquote|br|center|code|em|hr|i|kbd|li|ol|p|pre|strong|sub|sup|u|ul)\s*/?>)"
+
+
+def markup(source: str) -> str:
+    """Markdown in which HTML is text, so that it is harmless wherever it is shown."""
+    renderings = {
+        markdown_mistune.MarkdownWithMath(
+            renderer=markdown_mistune.IPythonRenderer(escape=escape)
+        ).render(source)
+        for escape in (False, True)
+    }
+    return source if len(renderings) == 1 else re.sub(f"<{_BARE}", "&lt;", source, flags=re.I)
+
+
 def outputs(cell: dict[str, Any]) -> list[Any]:
     """The stored outputs of a code cell: texts, pictures and plain HTML."""
     told = cell.get("outputs")
-    made = [_output(output) for output in told if isinstance(output, dict)] if isinstance(told, list) else []
-    kept = [output for output in made if output is not None]
-    return kept[:50]
+    stored = [o for o in told if isinstance(o, dict)] if isinstance(told, list) else []
+    made = (_output(output) for output in stored[:OUTPUTS])
+    return [output for output in made if output is not None]
 
 
 def _output(told: dict[str, Any]) -> Any:
@@ -110,7 +129,7 @@ def attachments(cell: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Pictures pasted into a markdown cell."""
     told = cell.get("attachments")
     made: dict[str, dict[str, str]] = {}
-    for name, data in (told.items() if isinstance(told, dict) else ()):
+    for name, data in told.items() if isinstance(told, dict) else ():
         for kind in IMAGE_TYPES:
             picture = image(kind, data.get(kind)) if isinstance(data, dict) else None
             if picture is not None and isinstance(name, str):

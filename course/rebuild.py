@@ -6,16 +6,17 @@ the gradebook; each takes the place of the cell of its name, or stands below the
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from autograder.contract import BY_ID
-from autograder.notebook import Located, grade_id, locate_answers, source
 from nbconvert.filters import Highlight2HTML
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from autograder.contract import BY_ID
+from autograder.notebook import Located, grade_id, locate_answers, source
 from course import clean, verdicts
 from course.verdicts import Verdict
 
@@ -90,20 +91,21 @@ def rebuild(
     _fit_texts(made)
     if notes:
         made.insert(0, new_markdown_cell("\n\n".join(f"> **Note.** {note}" for note in notes)))
-    for number, cell in enumerate(made):
-        cell["id"] = f"cell-{number}"
-    return new_notebook(cells=made)
+    for number, shown in enumerate(made):
+        shown["id"] = f"cell-{number}"
+    notebook: NotebookNode = new_notebook(cells=made)
+    return notebook
 
 
 def _test(cell: Graded, verdict: Verdict) -> NotebookNode:
     text = verdicts.shown(verdict, cell.id)
     output = new_output("stream", name="stdout", text=clean.short(text) + "\n")
-    return new_code_cell(cell.source, outputs=[output], metadata={"nbgrader": cell.metadata})
+    marked = {"nbgrader": cell.metadata}
+    made: NotebookNode = new_code_cell(cell.source, outputs=[output], metadata=marked)
+    return made
 
 
-def _place(
-    places: _Places, cells: list[dict[str, Any]], cell: Graded, made: NotebookNode
-) -> None:
+def _place(places: _Places, cells: list[dict[str, Any]], cell: Graded, made: NotebookNode) -> None:
     """Put a test where the student has it, or below the work, or at the end."""
     for index, own in enumerate(cells):
         named = grade_id(own) == cell.id or source(own).strip() == cell.source
@@ -113,16 +115,18 @@ def _place(
             else:  # a locked cell that was changed stays to be seen
                 places.after.setdefault(index, []).append(made)
             return
-    index = _defining(cells, BY_ID[cell.id].name)
-    where = places.end if index is None else places.after.setdefault(index, [])
+    work = _defining(cells, BY_ID[cell.id].name)
+    where = places.end if work is None else places.after.setdefault(work, [])
     where.append(made)
 
 
 def _place_answer(
     places: _Places, cells: list[dict[str, Any]], cell: Graded, found: Located | None
 ) -> None:
-    text = found.text if found is not None else ""
-    made = new_markdown_cell(text or NOT_ANSWERED, metadata={"nbgrader": cell.metadata})
+    text = clean.short(found.text, LONGEST) if found is not None else ""
+    made = new_markdown_cell(
+        clean.markup(text) or NOT_ANSWERED, metadata={"nbgrader": cell.metadata}
+    )
     if found is not None and found.cells:
         for index in found.cells:
             made.setdefault("attachments", {}).update(clean.attachments(cells[index]))
@@ -172,8 +176,9 @@ def _own(cell: dict[str, Any], metadata: dict[str, Any] | None) -> NotebookNode:
     text = clean.short(source(cell), LONGEST)
     if cell.get("cell_type") == "code":
         marked = {"nbgrader": metadata} if metadata else {}
-        return new_code_cell(text, outputs=clean.outputs(cell), metadata=marked)
-    made = new_markdown_cell(text)
+        code: NotebookNode = new_code_cell(text, outputs=clean.outputs(cell), metadata=marked)
+        return code
+    made: NotebookNode = new_markdown_cell(clean.markup(text))
     pasted = clean.attachments(cell)
     if pasted:
         made["attachments"] = pasted
@@ -185,19 +190,22 @@ def _fit_texts(cells: list[NotebookNode]) -> None:
     highlight = Highlight2HTML(pygments_lexer="ipython3")
     room = ROOM
     for cell in cells:
-        for output in cell.get("outputs", []):
-            holder, key = (output, "text") if "text" in output else (output["data"], "text/plain")
-            if "text/html" in holder:
-                key = "text/html"
-            if key in holder:
-                if len(holder[key]) * 2 > room:
-                    holder.pop(key, None)
-                    (output if key == "text" else holder)["text" if key == "text" else "text/plain"] = (
-                        "(left out; see the submitted file)"
-                    )
-                room -= len(holder.get(key, "")) * 2
         code = cell.cell_type == "code"
         size = len(highlight(cell.source) if code else clean.rendered(cell.source))
         if size > room:
             cell.source = clean.short(cell.source, SHORTEST if "nbgrader" in cell.metadata else 0)
-        room -= min(size, room)
+        room = max(room - size, 0)
+        for output in cell.get("outputs", []):
+            room = max(room - _fit_output(output, room), 0)
+
+
+def _fit_output(output: NotebookNode, room: int) -> int:
+    """Cut one output if there is no room for it; its size as HTML."""
+    holder = output if "text" in output else output["data"]
+    key = next((key for key in ("text", "text/html", "text/plain") if key in holder), None)
+    if key is None:
+        return 0
+    size = len(html.escape(holder[key]))
+    if size > room:
+        holder[key] = "(left out; see the submitted file)"
+    return size

@@ -9,13 +9,13 @@ from typing import Any
 
 from course import verdicts
 
-SOURCE = "assignment"
 
-
-def configure(c: Any) -> None:
-    """Set nbgrader up; whatever the config file sets afterwards prevails."""
+def configure(c: Any, folder: Path) -> None:
+    """Set nbgrader up for the course in a folder; what the file sets afterwards prevails."""
     c.CourseDirectory.course_id = "vae"
-    c.CourseDirectory.source_directory = SOURCE
+    c.CourseDirectory.root = str(folder)
+    c.CourseDirectory.source_directory = "assignment"
+    c.MarkingSchemes.source = str(folder / "assignment")
     c.GenerateAssignment.force = True  # a fresh checkout holds the notebook, not the grader's copy
     c.GenerateAssignment.post_convert_hook = copy_grader
     c.HTMLExporter.filters = {"markdown2html": "course.clean.markdown"}
@@ -25,7 +25,6 @@ def configure(c: Any) -> None:
 
 def _take_over() -> None:
     """nbgrader has no setting for the class that autogrades or validates, so its names move."""
-    from nbgrader import converters
     from nbgrader.apps import api, autogradeapp, validateapp
 
     from course.autograde import Autograde
@@ -33,7 +32,6 @@ def _take_over() -> None:
 
     autogradeapp.Autograde = api.Autograde = Autograde
     validateapp.Validator = Validator
-    assert converters  # its own stays: it is the base of ours
 
 
 def copy_grader(assignment: str, **_: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from autograder import sandbox
-from autograder.contract import TASKS
 from nbgrader import validator
 from traitlets import Bool
 
+from autograder import sandbox
+from autograder.contract import TASKS
 from course import verdicts
 from course.verdicts import Options
 

@@ -14,6 +14,7 @@ import os
 import secrets
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -103,8 +104,10 @@ def _graded(
     pending: dict[str, list[Path]], options: Options, tell: Callable[[str], None]
 ) -> Iterable[tuple[str, Verdict]]:
     options.store.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.jobs or len(os.sched_getaffinity(0))) as pool:
-        running = {pool.submit(_grade, key, paths[0], options): key for key, paths in pending.items()}
+    with ThreadPoolExecutor(options.jobs or (os.cpu_count() or 1)) as pool:
+        running = {
+            pool.submit(_grade, key, paths[0], options): key for key, paths in pending.items()
+        }
         try:
             for number, done in enumerate(as_completed(running), start=1):
                 key, verdict = running[done], done.result()
@@ -173,8 +176,12 @@ def shown(verdict: Verdict, task: str) -> str:
     for check in told["checks"]:
         cause = f"[{check['misconception']}] " if check["misconception"] else ""
         if check["message"]:
-            messages[f"  {cause}{check['message']}"] = None
+            messages[_wrapped(f"{cause}{check['message']}")] = None
     return "\n".join([*lines, *messages])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="    ")
 
 
 def known_task(name: str) -> bool:
