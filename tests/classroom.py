@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from bs4 import BeautifulSoup
 
 from autograder import sandbox
 from autograder.contract import ANSWERS, TASKS
@@ -99,6 +100,10 @@ def broken_metadata(cells: Cells) -> None:
     cells[0]["metadata"] = []
 
 
+def wordy(cells: Cells) -> None:
+    _answers(cells)[1]["source"] = "word " * 151
+
+
 def tagged(cells: Cells) -> None:
     for cell in cells:
         cell["metadata"]["tags"] = ["skip-execution", "remove_cell", "raises-exception"]
@@ -125,6 +130,7 @@ def other_kernel() -> str:
     return json.dumps(content)
 
 
+MATHJAX = "https://cdnjs.cloudflare.com/"
 EVIL = (
     "<script>alert(1)</script><img src=x onerror=alert(1)><svg onload=alert(1)></svg>"
     "<iframe src='javascript:alert(1)'></iframe><a href='javascript:alert(1)'>link</a>"
@@ -158,6 +164,24 @@ def evil(cells: Cells) -> None:
             ],
         }
     )
+
+
+def dangers(page: str) -> list[str]:
+    """Markup in a page that acts, calls home or passes for a part of formgrader."""
+    parsed = BeautifulSoup(page, "html.parser")
+    found = [str(s) for s in parsed.find_all("script") if "mathjax" not in str(s).lower()]
+    for tag in parsed.find_all(True):
+        if tag.name in ("iframe", "form", "input", "object", "embed", "svg", "link", "base"):
+            found.append(str(tag))
+        if tag.name == "style" and "body{display:none}" in str(tag):
+            found.append(str(tag))
+        for name, told in tag.attrs.items():
+            value = str(told)
+            local = name != "src" or value.startswith(("data:image/", MATHJAX))
+            named = name == "id" and value == "encoder"
+            if name.startswith("on") or "javascript:" in value or not local or named:
+                found.append(str(tag)[:500])
+    return found
 
 
 def _display(data: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +231,7 @@ COMPLETE: dict[str, Callable[[], str]] = {
     "raised-points": lambda: edited(raised_points),
     "stripped": lambda: edited(stripped),
     "broken-metadata": lambda: edited(broken_metadata),
+    "wordy": lambda: edited(wordy),
     "tagged": lambda: edited(tagged),
     "changed-tests": lambda: edited(changed_tests),
     "other-kernel": other_kernel,
@@ -228,7 +253,7 @@ NOTHING: dict[str, str | None] = {
 
 
 def hand_in(folder: Path) -> None:
-    """Fill submitted/ with the class."""
+    """Fill submitted/ with the class; code of `evil` tries to leave a file in the course."""
     for name, text in COMPLETE.items():
         _put(folder, name, text())
     for name, content in NOTHING.items():
@@ -241,10 +266,17 @@ def hand_in(folder: Path) -> None:
             target.symlink_to(folder / "submitted" / "complete" / "vae" / "vae.ipynb")
         elif name == "pipe":
             os.mkfifo(target)
-    for name in ("perfect", "student"):
-        corpus.write(corpus.submission(name), _put(folder, f"real-{name}", ""))
+    corpus.write(corpus.submission("student"), _put(folder, "real-student", ""))
     shutil.copy(ROOT / "release/vae/vae.ipynb", _put(folder, "real-untouched", ""))
+    _put_escape(folder)
     _several(folder)
+
+
+def _put_escape(folder: Path) -> None:
+    path = folder / "submitted" / "evil" / "vae" / "vae.ipynb"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["cells"][-1]["source"] += f"\nescaped = open({str(folder / 'escaped')!r}, 'w')"
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _several(folder: Path) -> None:
