@@ -6,6 +6,7 @@ This one has the class graded beforehand, in sandboxes, and writes what came of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,8 +39,14 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
     def init_notebooks(self) -> None:
         """Every submission folder, with the notebooks that it should hold."""
         self._cells = self._released()
-        pattern = self._format_source(self.coursedir.assignment_id, self.coursedir.student_id)
-        folders = [path for path in sorted(Path("/").glob(pattern.lstrip("/"))) if path.is_dir()]
+        root = Path(self.coursedir.root)
+        wanted = self._format_source(self.coursedir.assignment_id, self.coursedir.student_id)
+        pattern = str(Path(wanted).relative_to(root))
+        folders = [
+            path
+            for path in sorted(root.glob(pattern))
+            if path.is_dir() and not any(p.startswith(".") for p in path.relative_to(root).parts)
+        ]
         self.notebooks: list[str] = []
         self.assignments = {
             str(folder): [str(folder / f"{name}.ipynb") for name in self._cells]
@@ -83,6 +90,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
 
     def convert_notebooks(self) -> None:
         """Grade what is new or has changed, on all cores, and book it one by one."""
+        self._booked = self._booked_students()
         self._found: dict[str, Submission] = {}
         self._stamps: dict[str, str] = {}
         for paths in self.assignments.values():
@@ -109,7 +117,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         made.update(repr(submitted.timestamp(found.folder)).encode())
         for path in [*found.notebooks, *submitted.kept_files(found)]:
             made.update(str(path.relative_to(found.folder)).encode("utf-8", "replace") + b"\0")
-            with path.open("rb") as file:
+            with contextlib.suppress(OSError), path.open("rb") as file:
                 made.update(hashlib.file_digest(file, "sha256").digest())
         return made.hexdigest()
 
@@ -120,18 +128,18 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         if self.force:
             return True
         copies = Path(self._format_copies(student))
-        return any(
-            _stamp_of(copies / f"{name}.ipynb") != self._stamps[str(folder / f"{name}.ipynb")]
-            for name in self._cells
-        ) or not self._is_booked(student)
+        return (
+            any(
+                _stamp_of(copies / f"{name}.ipynb") != self._stamps[str(folder / f"{name}.ipynb")]
+                for name in self._cells
+            )
+            or student not in self._booked
+        )
 
-    def _is_booked(self, student: str) -> bool:
+    def _booked_students(self) -> set[str]:
+        assignment_id = self.coursedir.assignment_id
         with Gradebook(self.coursedir.db_url, self.coursedir.course_id) as gradebook:
-            try:
-                gradebook.find_submission(self.coursedir.assignment_id, student)
-            except MissingEntry:
-                return False
-        return True
+            return {each.student.id for each in gradebook.assignment_submissions(assignment_id)}
 
     def _student(self, folder: Path) -> str:
         name = f"{folder}/x.ipynb"
@@ -172,7 +180,10 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         for path in submitted.kept_files(self._found[self.notebooks[0]]):
             target = copies / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+            try:
+                target.write_bytes(path.read_bytes())
+            except OSError as error:
+                self.log.warning("%s: not copied (%s)", path, error.strerror)
 
     def convert_single_notebook(self, notebook_filename: str) -> None:
         """Book the verdict and write the copy that formgrader and feedback show."""
@@ -189,7 +200,8 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             "language": "python",
             "name": "python3",
         }
-        node.metadata["autograder"] = {"stamp": self._stamps[notebook_filename]}
+        if not verdict.fault:  # or else the next run tries again
+            node.metadata["autograder"] = {"stamp": self._stamps[notebook_filename]}
         self._book(resources["nbgrader"], cells, verdict)
         self._sanitizing = False
         try:

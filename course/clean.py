@@ -16,6 +16,7 @@ from nbformat.v4 import new_output
 IMAGE_TYPES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 OUTPUTS = 50  # kept of one cell
 TEXT = 10_000  # characters kept of one output
+DRAWING = 100_000  # characters of an SVG
 IMAGES = 800_000  # characters of all pictures of one notebook
 _TAGS = frozenset(
     """
@@ -108,11 +109,12 @@ def _data(told: dict[str, Any]) -> dict[str, str]:
             return {kind: picture}
     if "text/html" in told:
         return {"text/html": html(_text(told["text/html"])[:TEXT])}
+    drawing = _text(told.get("image/svg+xml"))
+    if 0 < len(drawing) <= DRAWING:  # shown as a picture, in which nothing runs
+        return {"image/svg+xml": drawing}
     plain = short(_text(told.get("text/plain")))
-    other = sorted(str(kind)[:50] for kind in told if kind not in ("text/plain", *IMAGE_TYPES))
-    if other:
-        plain += f"\n(left out: {', '.join(other)}; see the submitted file)"
-    return {"text/plain": plain}
+    kinds = ", ".join(sorted(str(kind)[:50] for kind in told))
+    return {"text/plain": plain or f"(left out: {kinds}; see the submitted file)"}
 
 
 def image(kind: str, told: object) -> str | None:

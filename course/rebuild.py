@@ -24,6 +24,7 @@ ROOM = 700_000  # characters of HTML for all cells and texts of one notebook
 LONGEST = 30_000  # characters of one cell
 SHORTEST = 2_000  # characters that a cell keeps when there is no room
 CELLS = 500  # shown of one notebook
+TEXTS = ("text", "text/html", "image/svg+xml", "text/plain")
 NOT_ANSWERED = "*No answer was found.*"
 
 
@@ -202,10 +203,12 @@ def _fit_texts(cells: list[NotebookNode]) -> None:
 def _fit_output(output: NotebookNode, room: int) -> int:
     """Cut one output if there is no room for it; its size as HTML."""
     holder = output if "text" in output else output["data"]
-    key = next((key for key in ("text", "text/html", "text/plain") if key in holder), None)
+    key = next((key for key in TEXTS if key in holder), None)
     if key is None:
         return 0
     size = len(html.escape(holder[key]))
     if size > room:
-        holder[key] = "(left out; see the submitted file)"
+        del holder[key]
+        short = "text" if key == "text" else "text/plain"
+        holder[short] = "(left out; see the submitted file)"
     return size

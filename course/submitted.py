@@ -66,5 +66,12 @@ def _files(folder: Path) -> Iterator[Path]:
             path = Path(place, name)
             if seen > ENTRIES:
                 return
-            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+            if not name.startswith(".") and _is_regular(path):
                 yield path
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return path.is_file() and not path.is_symlink()
+    except OSError:  # in a folder that may be listed, but not searched
+        return False

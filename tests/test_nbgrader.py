@@ -178,7 +178,7 @@ def test_nothing_that_students_hand_in_acts_in_a_page(course: Path) -> None:
         if cell["cell_type"] == "markdown":
             assert "<script" not in "".join(cell["source"])
         for output in cell.get("outputs", []):
-            assert set(output.get("data", {})) <= {"text/plain", "text/html", "image/png"}
+            assert set(output.get("data", {})) <= {"text/plain", "text/html", "image/svg+xml"}
 
 
 def test_files_beside_the_notebook_are_kept_only_if_they_are_harmless(course: Path) -> None:
