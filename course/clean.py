@@ -17,7 +17,7 @@ IMAGE_TYPES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 OUTPUTS = 50  # kept of one cell
 TEXT = 10_000  # characters kept of one output
 DRAWING = 100_000  # characters of an SVG
-IMAGES = 800_000  # characters of all pictures of one notebook
+IMAGES = 700_000  # characters of all pictures of one notebook
 _TAGS = frozenset(
     """
     a abbr b blockquote br caption center code dd del details div dl dt em figcaption figure

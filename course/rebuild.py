@@ -20,8 +20,8 @@ from autograder.notebook import Located, grade_id, locate_answers, source
 from course import clean, verdicts
 from course.verdicts import Verdict
 
-ROOM = 700_000  # characters of HTML for all cells and texts of one notebook
-LONGEST = 30_000  # characters of one cell
+ROOM = 500_000  # characters of HTML for all cells and texts of one notebook
+LONGEST = 12_000  # characters of one cell; some markdown takes quadratic time
 SHORTEST = 2_000  # characters that a cell keeps when there is no room
 CELLS = 500  # shown of one notebook
 TEXTS = ("text", "text/html", "image/svg+xml", "text/plain")
@@ -179,7 +179,7 @@ def _own(cell: dict[str, Any], metadata: dict[str, Any] | None) -> NotebookNode:
         marked = {"nbgrader": metadata} if metadata else {}
         code: NotebookNode = new_code_cell(text, outputs=clean.outputs(cell), metadata=marked)
         return code
-    made: NotebookNode = new_markdown_cell(clean.markup(text))
+    made: NotebookNode = new_markdown_cell(text)
     pasted = clean.attachments(cell)
     if pasted:
         made["attachments"] = pasted
@@ -187,15 +187,18 @@ def _own(cell: dict[str, Any], metadata: dict[str, Any] | None) -> NotebookNode:
 
 
 def _fit_texts(cells: list[NotebookNode]) -> None:
-    """Cut cells and outputs once their HTML has used up the room."""
+    """Cut cells and outputs once their HTML, or the work of making it, has used up the room."""
     highlight = Highlight2HTML(pygments_lexer="ipython3")
     room = ROOM
     for cell in cells:
-        code = cell.cell_type == "code"
-        size = len(highlight(cell.source) if code else clean.rendered(cell.source))
-        if size > room:
+        if room == 0:
             cell.source = clean.short(cell.source, SHORTEST if "nbgrader" in cell.metadata else 0)
-        room = max(room - size, 0)
+        if cell.cell_type == "code":
+            size = len(highlight(cell.source))
+        else:
+            cell.source = clean.markup(cell.source)
+            size = len(clean.rendered(cell.source))
+        room = max(room - max(size, 3 * len(cell.source)), 0)
         for output in cell.get("outputs", []):
             room = max(room - _fit_output(output, room), 0)
 
