@@ -2,6 +2,8 @@
 # students write, and helpers that the reference also uses, live in solution/ and are named
 # here by `source`. After any change run `make notebook` (python -m solution.notebook),
 # whose docstring explains the headers, and `nbgrader generate_assignment vae --force`.
+# An answer cell holds a model answer and a marking scheme; formgrader shows both to whoever
+# grades, and the release holds neither.
 # This file is not run itself: names are defined in other cells and in solution/.
 #
 # mypy: ignore-errors
@@ -314,6 +316,17 @@ show_digits({"auto-encoder: samples": sample_images(ae_model, 36, nz)}, columns=
 # between the classes. Draws from N(0, I) come from another distribution, and almost all of them
 # fall where no training image was ever encoded. What the decoder draws there is whatever its
 # weights happen to extrapolate to. To sample, we would need codes whose distribution we know.
+#
+# **Marking scheme**
+#
+# - 0.5 points: most samples are no digits (blurred, fragments, blends), as the student's own
+#   figure shows.
+# - 1 point: nothing in training ties the codes to N(0, I), so that draws from it lie where no
+#   image was encoded.
+# - 0.5 points: the decoder was trained on codes of images alone, so elsewhere it extrapolates.
+#
+# Accept any words for "the codes have another distribution". "The auto-encoder overfits" or "it
+# was trained too briefly" earns nothing for the cause: reconstructions of test images are good.
 
 # %% [markdown]
 # ## 4. The variational auto-encoder
@@ -469,6 +482,16 @@ show_runs()
 # in the hundreds of nats. In effect the model has become an ordinary auto-encoder again,
 # and it fails at sampling for the same reason: draws from N(0, I) hardly ever land where images
 # are encoded.
+#
+# **Marking scheme**
+#
+# - 1 point: good reconstructions, samples that are no digits, a KL divergence that grows large.
+# - 1 point: without the KL term nothing keeps q near the prior; the noise in z only hurts, so
+#   sigma shrinks and the means spread.
+# - 1 point: hence an ordinary auto-encoder in effect, with the same fault when sampling.
+#
+# A student whose figures show something else (a wrong loss, say) gets the first point for
+# describing them faithfully, and the others if the reasons fit the loss as it is stated.
 
 # %% [markdown]
 # ### 5.2 beta = 10
@@ -494,6 +517,16 @@ show_runs()
 # the decoder. A decoder whose input says nothing about the image does best to ignore it and to
 # draw the mean image, which minimises the squared error. Sampling from the prior is now exactly
 # what happens in training, so samples and reconstructions agree: they are equally useless.
+#
+# **Marking scheme**
+#
+# - 1 point: all reconstructions and samples are the same blur; the KL divergence is near zero.
+# - 1 point: q(z | x) has become the prior for every image (posterior collapse), because at this
+#   beta information costs more than it can save.
+# - 1 point: z tells the decoder nothing, so that it ignores z and draws the mean image.
+#
+# The words "posterior collapse" are not required. "The reconstruction is bad because beta is
+# large" alone earns half a point in the place of the second.
 
 # %% [markdown]
 # ### 5.3 A beta between the two
@@ -518,6 +551,13 @@ show_runs()
 #
 # So the two pull in opposite directions: one takes the largest beta at which reconstructions
 # are still faithful, and checks that the samples are then credible digits.
+#
+# **Marking scheme**
+#
+# - 1 point: good reconstructions keep the digit and its style, if a little smoother.
+# - 1 point: good samples are legible, single digits, varied in class and style.
+# - 1 point: says how each shows that beta is too small (sharp reconstructions, samples that are no
+#   digits) and too large (blurred reconstructions, samples all alike); half for one direction.
 
 # %% [markdown]
 # Now find it. Choose `TUNED_BETA` such that a VAE trained for 20 epochs reconstructs *and*
@@ -579,6 +619,18 @@ show_interpolations({"auto-encoder": ae_model, "VAE": tuned_vae}, pairs)
 # left out. The price is detail: what the KL term suppresses is lost to every later
 # task, so where exact reconstruction matters more than a smooth space, as in compression or
 # the detection of small defects, the plain auto-encoder, or a smaller beta, may serve better.
+#
+# **Marking scheme**
+#
+# - 1 point: describes the difference: the auto-encoder cross-fades or breaks half-way, the VAE
+#   passes through plausible digits.
+# - 1 point: why: noise in training and the KL term fill the space between codes, whereas an
+#   auto-encoder is trained at isolated codes.
+# - 1 point: a consequence for later tasks with a reason (near codes are similar images, so
+#   few-label classifiers, search, clustering or editing profit; or detail is lost).
+#
+# If the student's own figures show little difference, saying so with a sound reason earns the
+# first point in full.
 
 # %% [markdown]
 # ## 7. What to hand in

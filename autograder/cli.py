@@ -1,4 +1,4 @@
-"""The command line: `autograder grade NOTEBOOK`."""
+"""The command line: `autograder grade NOTEBOOK`, `autograder quickstart FOLDER`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from autograder.notebook import NotebookError, read
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 when the notebook was graded, 2 when it could not be."""
+    """Run one command; 0 when it was done, 2 when it could not be."""
     parsed = _parser().parse_args(arguments)
-    return _grade(parsed)
+    status: int = parsed.run(parsed)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="autograder", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     grade = commands.add_parser("grade", help="grade one notebook")
+    grade.set_defaults(run=_grade)
     grade.add_argument("notebook", type=Path)
     grade.add_argument("--json", type=Path, metavar="FILE", help="write the grade as JSON")
     grade.add_argument("--seed", type=int, help="the seed of all draws (default: a fresh one)")
@@ -30,7 +32,23 @@ def _parser() -> argparse.ArgumentParser:
         "--no-learning", action="store_true", help="without the training runs on digits"
     )
     grade.add_argument("--no-fork", action="store_true", help="serve the checks without forking")
+    quickstart = commands.add_parser("quickstart", help="make a course folder for nbgrader")
+    quickstart.set_defaults(run=_quickstart)
+    quickstart.add_argument("folder", type=Path)
     return parser
+
+
+def _quickstart(parsed: argparse.Namespace) -> int:
+    try:
+        from course.quickstart import CannotMake, make
+    except ImportError:
+        return _refuse("quickstart needs the whole project, not the students' copy of the checks")
+    try:
+        make(parsed.folder)
+    except CannotMake as error:
+        return _refuse(str(error))
+    print(f"{parsed.folder} is ready; its README.md says what to do next.")
+    return 0
 
 
 def _grade(parsed: argparse.Namespace) -> int:

@@ -16,11 +16,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """A written answer, graded by a person; limit: words between blanks, inclusive."""
+    """A written answer, graded by a person; limit: words between blanks, inclusive.
+
+    question: words of the notebook's question that no other cell holds.
+    """
 
     id: str
     points: float
     limit: int
+    question: str
 
 
 TASKS = (
@@ -36,11 +40,11 @@ TASKS = (
     Task("beta-tuning", 5, "TUNED_BETA"),
 )
 ANSWERS = (
-    Answer("ae-sampling-answer", 2, 150),
-    Answer("beta-zero-answer", 3, 150),
-    Answer("beta-ten-answer", 3, 200),
-    Answer("well-tuned-answer", 3, 200),
-    Answer("interpolation-answer", 3, 300),
+    Answer("ae-sampling-answer", 2, 150, "What do the samples look like?"),
+    Answer("beta-zero-answer", 3, 150, "What do you see in the curves"),
+    Answer("beta-ten-answer", 3, 200, r"And with $\beta = 10$?"),
+    Answer("well-tuned-answer", 3, 200, r"For a well tuned $\beta$, (1) what do"),
+    Answer("interpolation-answer", 3, 300, "Compare the interpolations of the auto-encoder"),
 )
 BY_ID = {task.id: task for task in TASKS}
 GIVEN = ("AutoEncoder", "kl_divergence", "interpolate")

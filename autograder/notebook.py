@@ -26,27 +26,64 @@ class Notebook:
     answers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Located:
+    """A written answer; cells: those that hold nothing else; after: the cell that it follows."""
+
+    text: str
+    cells: tuple[int, ...]
+    after: int | None = None
+
+
 def read(path: Path) -> Notebook:
-    """Read an nbformat 4 notebook; raises `NotebookError`."""
+    """Read a notebook of nbformat 3 or later; raises `NotebookError`."""
     return parse(_json(path), path)
 
 
 def parse(content: dict[str, Any], path: Path) -> Notebook:
     """The notebook that a file's JSON holds; raises `NotebookError`, which names the file."""
-    cells = content.get("cells")
-    if not isinstance(cells, list):
-        if isinstance(content.get("worksheets"), list) or _major(content) < 4:
-            raise NotebookError(
-                f"{path}: this notebook has an old format (nbformat {_major(content)}); open it "
-                f"in Jupyter and save it, or run: jupyter nbconvert --to notebook {path.name}"
-            )
-        raise NotebookError(f"{path}: not a notebook (it has no cells); hand in an .ipynb file")
-    cells = [cell for cell in cells if isinstance(cell, dict)]
+    cells = cells_of(content, path)
     return Notebook(
         path.name,
-        [_source(cell) for cell in cells if cell.get("cell_type") == "code"],
-        _answers(cells),
+        [source(cell) for cell in cells if cell.get("cell_type") == "code"],
+        {id: found.text for id, found in locate_answers(cells).items()},
     )
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """All cells of a notebook file as nbformat 4 has them; raises `NotebookError`."""
+    return cells_of(_json(path), path)
+
+
+def cells_of(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook's JSON, those of nbformat 3 converted; raises `NotebookError`."""
+    cells = content.get("cells")
+    if not isinstance(cells, list) and isinstance(content.get("worksheets"), list):
+        cells = _converted(content)
+    if isinstance(cells, list):
+        return [cell for cell in cells if isinstance(cell, dict)]
+    if _major(content) < 4:
+        raise NotebookError(
+            f"{path}: this notebook has an old format (nbformat {_major(content)}); open it "
+            f"in Jupyter and save it, or run: jupyter nbconvert --to notebook {path.name}"
+        )
+    raise NotebookError(f"{path}: not a notebook (it has no cells); hand in an .ipynb file")
+
+
+def _converted(content: dict[str, Any]) -> list[Any] | None:
+    """Cells of nbformat 3, or None where they are too broken to convert."""
+    import warnings
+
+    import nbformat
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what does not validate may still be read
+            old = nbformat.v3.to_notebook_json(content)
+            made = nbformat.v4.upgrade(old, from_version=3, from_minor=0)
+    except Exception:
+        return None
+    return list(made.cells)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -77,25 +114,78 @@ def _major(content: dict[str, Any]) -> int:
     return major if isinstance(major, int) else 4
 
 
-def _source(cell: dict[str, Any]) -> str:
-    source = cell.get("source", "")
-    if isinstance(source, list):
-        return "".join(part for part in source if isinstance(part, str))
-    return source if isinstance(source, str) else ""
+def source(cell: dict[str, Any]) -> str:
+    """The text of a cell, whatever form it has."""
+    text = cell.get("source", "")
+    if isinstance(text, list):
+        return "".join(part for part in text if isinstance(part, str))
+    return text if isinstance(text, str) else ""
 
 
-def _answers(cells: list[dict[str, Any]]) -> dict[str, str]:
-    """The longest text of each written answer, found by its grade id."""
-    found: dict[str, str] = {}
-    ids = {answer.id for answer in ANSWERS}
-    for cell in cells:
-        metadata = cell.get("metadata")
-        grading = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-        grade_id = grading.get("grade_id") if isinstance(grading, dict) else None
-        if isinstance(grade_id, str) and grade_id in ids:
-            text = _source(cell).replace(PLACEHOLDER, "").strip()
-            found[grade_id] = max(found.get(grade_id, ""), text, key=len)
+def grade_id(cell: dict[str, Any]) -> str:
+    """The name by which nbgrader knows a cell, or the cell's own id; they begin alike."""
+    metadata = cell.get("metadata")
+    grading = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    name = grading.get("grade_id") if isinstance(grading, dict) else None
+    for found in (name, cell.get("id")):
+        if isinstance(found, str) and found:
+            return found
+    return ""
+
+
+def locate_answers(cells: list[dict[str, Any]]) -> dict[str, Located]:
+    """Each written answer: the longest cell of its name, or else what follows its question."""
+    found: dict[str, Located] = {}
+    names = [grade_id(cell) for cell in cells]
+    for answer in ANSWERS:
+        named = [
+            Located(_written(cells[index]), (index,))
+            for index, name in enumerate(names)
+            if name == answer.id
+        ]
+        best = max(named, key=lambda located: len(located.text), default=None)
+        if best is None or not best.text:
+            best = _below_question(answer, cells, names) or best
+        if best is not None:
+            found[answer.id] = best
     return found
+
+
+def _written(cell: dict[str, Any]) -> str:
+    return source(cell).replace(PLACEHOLDER, "").strip()
+
+
+def _below_question(
+    answer: Answer, cells: list[dict[str, Any]], names: list[str]
+) -> Located | None:
+    """The text between a question and the next heading, code cell or passage of the homework."""
+    for index, cell in enumerate(cells):
+        paragraphs = source(cell).split("\n\n")
+        asking = [n for n, text in enumerate(paragraphs) if answer.question in _flat(text)]
+        if cell.get("cell_type") == "code" or not asking:
+            continue
+        parts, taken = ["\n\n".join(paragraphs[asking[0] + 1 :]).strip()], []
+        for number in range(index + 1, len(cells)):
+            if _ends_answer(cells[number]) or names[number] in _OTHER_CELLS - {answer.id}:
+                break
+            parts.append(_written(cells[number]))
+            taken.append(number)
+        text = "\n\n".join(part for part in parts if part)
+        return Located(text, () if parts[0] else tuple(taken), index)
+    return None
+
+
+_OTHER_CELLS = {answer.id for answer in ANSWERS}
+_PROSE = ("Now find it. Choose", "**Question (")  # what follows an answer without a heading
+
+
+def _ends_answer(cell: dict[str, Any]) -> bool:
+    text = _flat(source(cell))
+    return cell.get("cell_type") == "code" or text.startswith("#") or any(p in text for p in _PROSE)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def words(text: str) -> int:

@@ -20,7 +20,7 @@ WORKER = Path(__file__).resolve().parent / "worker"
 MEMORY = 4 << 30  # bytes of address space beyond what torch itself takes
 FILE_SIZE = 64 << 20  # bytes
 PROCESSES = 64
-_HIDDEN = ("solution", "autograder")  # packages whose source a submission must not see
+_HIDDEN = ("solution", "assignment", "autograder", "course")  # what a submission must not see
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
 # One thread, so that a worker can fork; no GPU, so that a notebook's `device` is the CPU.
 _ALWAYS = {

@@ -44,7 +44,8 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("assignment", "autograder", "release"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "nbgrader_config.py", folder)
-    environment = os.environ | {"HOME": str(folder)}  # nobody's own settings of Jupyter
+    # nobody's own settings of Jupyter, and this project's modules
+    environment = os.environ | {"HOME": str(folder), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "nbgrader", "generate_assignment", "vae"]
     # nbgrader calls alembic by name, so the environment's programs lead the path
     programs = str(Path(sys.executable).parent)
@@ -91,13 +92,16 @@ def test_every_task_has_one_locked_test_cell_with_its_points(task: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.id)
-def test_every_answer_has_a_manual_cell_with_a_model_answer(answer: Any) -> None:
+def test_every_answer_has_a_manual_cell_with_a_model_answer_and_a_scheme(answer: Any) -> None:
     cell = graded(BUILT)[answer.id]
     metadata = cell.metadata.nbgrader
     assert cell.cell_type == "markdown"
     assert metadata.points == answer.points
     assert (metadata.grade, metadata.locked, metadata.solution) == (True, False, True)
-    assert 60 <= len(cell.source.split()) <= answer.limit
+    model, scheme = cell.source.split("**Marking scheme**")
+    assert 60 <= len(model.split()) <= answer.limit
+    points = re.findall(r"^- ([\d.]+) points?: ", scheme, re.M)
+    assert sum(map(float, points)) == answer.points
 
 
 def test_questions_name_their_limits() -> None:

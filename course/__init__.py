@@ -1,0 +1,1 @@
+"""What instructors run: nbgrader's commands with this homework's grades, and new courses."""
