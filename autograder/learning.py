@@ -34,6 +34,7 @@ CALIBRATION = HERE / "learning.json"  # made by tools/calibrate.py
 SECONDS = 240.0  # for a training; 3 s of one core where it was calibrated
 NZ, BETA = 32, 1e-4
 BATCH, STEPS, RATE = 16, 200, 2e-3
+ATTEMPTS = 3
 JUDGED = 300  # test digits
 CHUNK = 100  # test digits at once
 NOISE = 1e-3  # added to each latent number
@@ -97,21 +98,30 @@ class LearningRun:
         return f"{self.kind}-training"
 
     def check(self, session: Session, draws: Draws) -> None:
-        """Train and judge; raises `Wrong`, named does-not-learn where the error is too large."""
+        """Train and judge; raises `Wrong`, named does-not-learn where the error is too large.
+
+        A training that misses may have been unlucky: it is judged by the best of `ATTEMPTS`.
+        """
+        for _ in range(ATTEMPTS):
+            reached = self._reach(session, draws)
+            if math.isfinite(reached) and reached <= limit(self.kind):
+                return
+        raise Wrong(
+            f"Trained on {STEPS} batches of digits, your model reaches a squared error of "
+            f"{reached:.3f} on new ones; at most {limit(self.kind):.3f} was expected. "
+            "Look at the first losses and at the initial weights.",
+            "does-not-learn",
+        )
+
+    def _reach(self, session: Session, draws: Draws) -> float:
+        """The error of one training."""
         model = self._model(session)
         self._train(session, model, draws)
-        networks_ = [
+        encoder, decoder = (
             self._trained(session, model, draws, part)
             for part in (("encoder", ENCODER), ("decoder", DECODER))
-        ]
-        reached = error(networks_[0].run, networks_[1].run, test_digits(draws), draws)
-        if not (math.isfinite(reached) and reached <= limit(self.kind)):
-            raise Wrong(
-                f"Trained on {STEPS} batches of digits, your model reaches a squared error of "
-                f"{reached:.3f} on new ones; at most {limit(self.kind):.3f} was expected. "
-                "Look at the first losses and at the initial weights.",
-                "does-not-learn",
-            )
+        )
+        return error(encoder.run, decoder.run, test_digits(draws), draws)
 
     def _model(self, session: Session) -> Handle:
         """The student's own networks, in the student's own class where the task has one."""

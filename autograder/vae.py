@@ -300,6 +300,8 @@ def read_latents(calls: list[Forward]) -> Reading:
                 odd = {"normal": 0, "scaled": 5, "shifted": 5}.get(what, 3)
                 distance = 4 * bool(i) + 3 * bool(j) + odd + bool(shared)
                 found.append((distance, Reading(layout, scale, what, shared)))
+                if distance == 0:
+                    return found[-1][1]
     return min(found, key=lambda f: f[0])[1] if found else Reading()
 
 

@@ -70,10 +70,15 @@ def reach(kind: str, spelling: str, seed: int) -> float:
     return learning.error(model.encoder, model.decoder, learning.test_digits(draws), draws)
 
 
+def false_alarms(deviations: float) -> float:
+    """The probability that all attempts miss a limit that is so many deviations away."""
+    return float((math.erfc(deviations / math.sqrt(2)) / 2) ** learning.ATTEMPTS)
+
+
 def summary(reached: dict[str, list[float]], mean_image: float) -> dict[str, Any]:
     """The limit half-way, by ratio, from the worst run to the error of the mean image.
 
-    The false-alarm rates are those of a normal distribution of log errors.
+    The false-alarm rates are those of a normal distribution of log errors, for all attempts.
     """
     worst = max(error for errors in reached.values() for error in errors)
     limit = math.sqrt(worst * mean_image)
@@ -85,7 +90,7 @@ def summary(reached: dict[str, list[float]], mean_image: float) -> dict[str, Any
             "largest": round(max(errors), 5),
             "mean": round(statistics.mean(errors), 5),
             "deviations_to_limit": round(deviations, 1),
-            "false_alarms": float(f"{math.erfc(deviations / math.sqrt(2)) / 2:.1e}"),
+            "false_alarms": float(f"{false_alarms(deviations):.1e}"),
         }
     return {"limit": round(limit, 4), "mean_image": round(mean_image, 5), "spellings": rates}
 

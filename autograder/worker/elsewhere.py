@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from standins import MISMATCH
+
+# torch asks of every tensor with a dispatch of its own whether it is a DTensor, and would import
+# what defines them: half a second, for a class that no notebook of this homework uses.
+if "torch.distributed.tensor" not in sys.modules:
+    _absent = types.ModuleType("torch.distributed.tensor")
+    _absent.DTensor = type("DTensor", (), {})  # type: ignore[attr-defined]
+    sys.modules["torch.distributed.tensor"] = _absent
 
 
 class Elsewhere(torch.Tensor):
@@ -28,7 +37,7 @@ class Elsewhere(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        cls, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         here: list[torch.Tensor] = []
 
