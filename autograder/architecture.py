@@ -169,6 +169,9 @@ class Architecture:
             raise Wrong(text, "wrong-return")
         try:
             network = networks.claimed(told)
+            if not network.follows_input:
+                text = f"What `{self.name}` returns does not follow from its input by torch alone."
+                raise Wrong(f"{text} No gradient leads back.", "detached-gradient")
             for _ in range(2):
                 x = self.inputs(draws, nz, batch)
                 if not networks.agree(network.run(x), session.call(module, x)):

@@ -33,12 +33,21 @@ class Result:
         """The result of a check that ended with `error`, or well."""
         if error is None:
             return cls(task, id, points, "passed")
+        error = _verdict_within(error)
         if not isinstance(error, Wrong):
             return cls(task, id, points, "fault", f"{FAULT}{type(error).__name__}: {error}")
         outcome = "unchecked" if isinstance(error, Unchecked) else "wrong"
         if isinstance(error, NotAttempted):
             outcome = "not-attempted"
         return cls(task, id, points, outcome, error.message, error.misconception)
+
+
+def _verdict_within(error: BaseException) -> BaseException:
+    """The verdict whose cause was being looked for when the grader failed, if there was one."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, Wrong):
+        found = found.__context__
+    return error if found is None else found
 
 
 @dataclass

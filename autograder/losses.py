@@ -223,7 +223,7 @@ def explain_rec(cases: list[Case]) -> Cause:
     ratio = _constant_ratio([c.values[1] for c in cases], [float(rec(c)) for c in cases])
     if ratio is not None:
         return Cause("rec-reduction", f"scaled by {ratio:.4g}", f"{ratio:.6g}")
-    return Cause("", "it fits no known formula")
+    return Cause("wrong-criterion", "it fits no known formula")
 
 
 _REC_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -113,6 +113,15 @@ class Network:
     frozen: list[int]  # likewise, of those that are not
     result: int
 
+    @property
+    def follows_input(self) -> bool:
+        """Whether operations lead from the input to the result."""
+        flowing = {0}
+        for operation in self.operations:
+            if flowing & set(_inputs(operation)):
+                flowing |= set(_numbers(operation.out))
+        return self.result in flowing
+
     def run(self, x: Tensor) -> Tensor:
         """The network's output for an input of the traced shape; raises `Unconfirmed`."""
         copies = {k: v.clone() for k, v in self.values.items()}
@@ -332,6 +341,8 @@ def _layers(network: Network, x: Tensor) -> list[Layer]:
                     known |= set(outputs)
             continue
         flowing |= set(outputs)
+        if not pending and _is_affine(operation, found, flowing, learned):
+            continue
         if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing):
             pending.append(operation)
             continue
@@ -339,7 +350,7 @@ def _layers(network: Network, x: Tensor) -> list[Layer]:
             pending.append(operation)
             continue
         if operation.name not in _ELEMENTWISE | _MAKERS | {"detach", "alias"}:
-            found += _pointwise(pending, network, x)
+            found += _pointwise(pending, network, x, learned)
             pending = []
         made = _layer(operation, network, flowing)
         for layer in made:
@@ -348,7 +359,7 @@ def _layers(network: Network, x: Tensor) -> list[Layer]:
             layer.weight = next((n for n in inputs if n not in flowing), -1)
         if not _goes_on(made, found):
             found += made
-    return found + _pointwise(pending, network, x)
+    return found + _pointwise(pending, network, x, learned)
 
 
 def _goes_on(made: list[Layer], found: list[Layer]) -> bool:
@@ -386,6 +397,20 @@ def _shape(item: Any) -> tuple[int, ...]:
         item = item[0]
     shape = item.get("shape") if isinstance(item, dict) else None
     return tuple(shape) if isinstance(shape, list) else ()
+
+
+def _is_affine(
+    operation: Operation, found: list[Layer], flowing: set[int], learned: set[int]
+) -> bool:
+    """Whether this scales or shifts a norm by weights that are trained: its own, spelt out."""
+    others = [n for n in _inputs(operation) if n not in flowing]
+    return (
+        operation.name in ("mul", "mul_", "add", "add_")
+        and bool(found)
+        and found[-1].kind == "norm"
+        and len(others) == 1
+        and others[0] in learned
+    )
 
 
 def _is_bias(operation: Operation, found: list[Layer], flowing: set[int]) -> bool:
@@ -470,12 +495,16 @@ _KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _pointwise(operations: list[Operation], network: Network, x: Tensor) -> list[Layer]:
+def _pointwise(
+    operations: list[Operation], network: Network, x: Tensor, learned: set[int]
+) -> list[Layer]:
     """What a run of elementwise operations computes: one activation, several, or nothing."""
     if not operations:
         return []
-    whole = _name_function(operations) or _name_effect(operations, network, x)
-    if whole is not None:
+    whole = _name_function(operations)
+    if whole is None and not learned & {n for o in operations for n in _inputs(o)}:
+        whole = _name_effect(operations, network, x)
+    if whole:
         return [] if whole == "identity" else [Layer("activation", name=whole)]
     single = []
     for operation in operations:
@@ -488,7 +517,10 @@ def _pointwise(operations: list[Operation], network: Network, x: Tensor) -> list
 
 
 def _name_function(operations: list[Operation]) -> str | None:
-    """Probe elementwise operations as a function of one number."""
+    """Probe elementwise operations as a function of one number.
+
+    Empty where they are one without a name, None where they are none.
+    """
     made = {n for o in operations for n in _numbers(o.out)}
     source = [n for o in operations for n in _inputs(o)]
     outside = dict.fromkeys(n for n in source if n not in made or n == source[0])
@@ -506,18 +538,15 @@ def _name_function(operations: list[Operation]) -> str | None:
     result = tensors.get(next(iter(_numbers(operations[-1].out)), -1))
     if result is None or result.shape != _PROBE.shape:
         return None
-    return _name_pairs(_PROBE, result.double())
+    return _name_pairs(_PROBE, result.double()) or ""
 
 
 def _name_effect(operations: list[Operation], network: Network, x: Tensor) -> str | None:
     """Name what elementwise operations did to the numbers of one forward pass, constants and all.
 
-    None where they use trained weights, or where an element of the result is not a function of
-    the same element of the input.
+    None where an element of the result is not a function of the same element of the input.
     """
     first, last = operations[0], operations[-1]
-    if set(network.trained) & {n for o in operations for n in _inputs(o)}:
-        return None
     tensors = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
     inside = False
     before: list[Tensor] = []
@@ -610,6 +639,7 @@ def _compare_sequence(found: list[Block], spec: list[Spec]) -> None:
         if block is None and row is not None:
             seen = _named([b.weight for b in found])
             raise Wrong(f"There is no layer for {row}; found: {seen}.", "missing-layer")
+    for block, row in pairs:
         if row is None and block is not None:
             seen = _named([block.weight])
             raise Wrong(f"There is a layer too many: {seen}.", "extra-layer")
@@ -740,7 +770,8 @@ def _compare_after(block: Block, row: Spec) -> None:
             raise _extra(step, f"after {row}")
     norms = [s for s in steps if s.kind == "norm"]
     for norm in norms if row.norm else ():
-        if norm.name != "batch norm" or norm.channels not in (0, row.channels):
+        split = block.weight.kind != "linear" and norm.channels not in (0, block.weight.channels)
+        if norm.name != "batch norm" or split:
             seen = "an instance norm" if norm.name == "batch norm" else f"a {norm.name}"
             text = f"Expected a batch norm after {row}, found {seen}."
             raise Wrong(text, "missing-batchnorm")

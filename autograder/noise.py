@@ -123,8 +123,8 @@ def _same(first: Tensor, second: Tensor) -> bool:
 def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
     """What the draws are, and how they are shared.
 
-    They are normal, scaled (normal of another variance), shifted (of another mean), uniform,
-    constant, none or unknown (None).
+    They are normal, scaled (normal of another variance), shifted (of another mean), uniform
+    (of a usual range, or of another), constant, none or unknown (None).
     """
     if not all(bool(torch.isfinite(c).all()) for c in calls):
         return None, None
@@ -140,7 +140,7 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
         if is_uniform(sample, low, high):
             return "uniform", shared
     if sample.numel() > LEAST and is_uniform(sample, float(sample.min()), float(sample.max())):
-        return "uniform", shared
+        return "uniform of another range", shared
     if is_normal(sample / sample.square().mean().sqrt()):
         return "scaled", shared
     return ("shifted" if is_normal(sample - sample.mean()) else None), shared

@@ -445,6 +445,30 @@ def stops_after(course: Course, seen: State) -> int | None:
     return found[0] if found else None
 
 
+def losses_after(course: Course) -> dict[str, list[float]]:
+    """The terms of the loss on every batch of the promised training, just after its step."""
+    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
+    batches = itertools.cycle(course.batches)
+
+    def look(step: int, model: Any) -> None:
+        x = next(batches)
+        with torch.no_grad():
+            _loss(course, model, x, x, Recipe(), losses)
+
+    train(course, Recipe(), look)
+    return losses
+
+
+def optimiser_of(course: Course, seen: State) -> str | None:
+    """The optimiser, other than Adam, that gives the seen weights in a long training."""
+    if same(course, seen, course.promised.state):
+        return "Adam with amsgrad"
+    for name in OPTIMISERS:
+        if _fits(course, seen, Recipe(optimiser=name)):
+            return name
+    return None
+
+
 def keeps_second_moments(course: Course, seen: State) -> bool:
     """Whether a training on `draw_long` is nearer to Adam with amsgrad than to Adam.
 

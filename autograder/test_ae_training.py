@@ -5,7 +5,7 @@ from __future__ import annotations
 from autograder.checks import check
 from autograder.draws import Draws
 from autograder.learning import LearningRun
-from autograder.replay import Recipe, Terms, train
+from autograder.replay import Terms, losses_after
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.training_probe import Findings, Trainer, check_series
@@ -36,9 +36,11 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
     """Returns the loss of every step as a list of floats."""
     findings = findings_of(TRAINER, session, draws, run)
     for trial in findings.trials:
-        trained = train(trial.course, findings.recipe or Recipe())
+        trained = findings.trained(trial)
         expected = [trained.losses["promised"], trained.losses["total"]]
-        check_series(trial.returned, expected, "The returned losses", bool(findings.recipe))
+        after = losses_after(trial.course)["promised"] if findings.right else None
+        what = "The returned losses"
+        check_series(trial.returned, expected, what, bool(findings.recipe), after)
 
 
 @check("ae-training", "learning", 1)

@@ -280,7 +280,7 @@ def raise_noise(kind: str | None, shared: str | None) -> None:
     if shared is not None:
         whom = "dimensions of a latent" if shared == "vector" else "rows of the batch"
         raise Wrong(f"All {whom} share their noise; each needs its own.", "shared-noise")
-    if kind == "uniform":
+    if kind is not None and kind.startswith("uniform"):
         raise Wrong("The noise comes from a uniform distribution, not N(0, I).", "uniform-noise")
     if kind == "shifted":
         raise Wrong("The noise is normal, but its mean is not 0.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autograder import replay
-from autograder.architecture import numbers_read
+from autograder.architecture import numbers_read, sizes_written
 from autograder.compare import described
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
@@ -94,6 +95,17 @@ class Findings:
     late: Trial | None = None
     stop: int | None = None
     unmoved: bool = False  # whether batches stay where they are, whatever the device
+
+    @property
+    def right(self) -> bool:
+        """Whether the promised training explains the trials."""
+        return self.recipe is not None and not self.recipe.deviations()
+
+    def trained(self, trial: Trial) -> replay.Trained:
+        """What the recipe gives for a trial, or the promise where none is known."""
+        if self.recipe is None or self.right:
+            return trial.course.promised
+        return replay.train(trial.course, self.recipe)
 
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
@@ -235,6 +247,10 @@ class Trainer:
             return Unchecked(
                 f"{error.message} It needs variables of the notebook.", "hidden-global"
             )
+        for size in sizes_written(session, self.name):
+            if self._runs_with_batches_of(session, courses[0], size):
+                text = f"`{self.name}` works for batches of {size} only."
+                return Unchecked(text, "hard-coded-batch")
         if "module" in reads.values():
             text = f"{error.message} Use the model that the function is handed."
             return Unchecked(text, "uses-global-model")
@@ -248,6 +264,14 @@ class Trainer:
             text = f"{error.message} It reads the notebook's `{loaders[0]}`; use the arguments."
             return Unchecked(text, "hidden-global")
         return error
+
+    def _runs_with_batches_of(self, session: Session, course: Course, size: int) -> bool:
+        images = course.images[torch.arange(size) % len(course.images)]
+        try:
+            self.trial(session, replace(course, images=images, batch_size=size))
+        except Raised:
+            return False
+        return True
 
     def _runs_with_globals(self, session: Session, course: Course) -> bool:
         for name in numbers_read(session, self.name):
@@ -283,10 +307,9 @@ class Trainer:
             self._check_first_step(session, draws, findings)
             return
         if findings.late is not None and findings.stop is None:
-            if _promised(findings.late):
-                text = (
-                    "Expected Adam with its defaults; the weights move as Adam with amsgrad does."
-                )
+            name = replay.optimiser_of(findings.late.course, findings.late.state)
+            if name is not None:
+                text = f"Expected Adam with its defaults; the weights move as {name} does."
                 raise Wrong(text, "wrong-optimizer")
             text = "In a longer training the steps do not stay as they begin"
             raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
@@ -497,10 +520,17 @@ def _untouched(trial: Trial) -> bool:
     return _forward_passes(trial) == 0 and not replay.moved(trial.course, trial.state)
 
 
-def check_series(seen: Any, expected: list[list[float]], what: str, whole: bool = True) -> None:
+def check_series(
+    seen: Any,
+    expected: list[list[float]],
+    what: str,
+    whole: bool = True,
+    after: list[float] | None = None,
+) -> None:
     """A returned list of losses, one a step, that hold no graph; raises `Wrong`.
 
-    expected: the series that count as right. whole: or only their number is known.
+    expected: the series that count as right. whole: or only their number is known. after: what
+    the losses are once each step is made, which is too late.
     """
     if isinstance(seen, Graph) or (
         isinstance(seen, list | tuple) and any(isinstance(v, Graph) for v in seen)
@@ -518,13 +548,24 @@ def check_series(seen: Any, expected: list[list[float]], what: str, whole: bool 
     values = [_number(v) for v in seen]
     if any(v is None for v in values):
         raise Wrong(f"{what} should hold numbers.", "wrong-return")
-    for series in expected:
-        if not whole or all(
-            v is not None and abs(v - e) <= 2e-3 * abs(e) + 1e-6
-            for v, e in zip(values, series, strict=True)
-        ):
-            return
+    nearest = min(_apart(values, series) for series in expected)
+    if after is not None and len(after) == len(values) and 10 * _apart(values, after) < nearest:
+        text = f"{what} should be the losses that the steps go down, not those after each step."
+        raise Wrong(text, "wrong-return")
+    if not whole or nearest <= 2e-3:
+        return
     raise Wrong(f"{what} should be the losses of the steps, in their order.", "wrong-return")
+
+
+def _apart(values: list[float | None], series: list[float]) -> float:
+    """The largest relative difference of two series."""
+    return max(
+        (
+            math.inf if v is None or math.isnan(v) else abs(v - e) / max(abs(e), 5e-4)
+            for v, e in zip(values, series, strict=True)
+        ),
+        default=0.0,
+    )
 
 
 def _number(value: Any) -> float | None:

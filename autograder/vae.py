@@ -294,7 +294,9 @@ def read_latents(calls: list[Forward]) -> Reading:
                 mean, raw = split(q)
                 errors.append((z - mean) / rule(raw))
             what, shared = noise.kind(errors)
-            if what in ("scaled", "shifted") and (i > 1 or scale != "exp"):
+            if what in ("scaled", "shifted", "uniform of another range") and (
+                i > 1 or scale != "exp"
+            ):
                 continue  # any spread is normal to some scale
             if what is not None:
                 odd = {"normal": 0, "scaled": 5, "shifted": 5}.get(what, 3)
@@ -302,7 +304,29 @@ def read_latents(calls: list[Forward]) -> Reading:
                 found.append((distance, Reading(layout, scale, what, shared)))
                 if distance == 0:
                     return found[-1][1]
+    if not found and _has_right_spread(pairs):
+        return Reading("mean-first", "exp", "other")
     return min(found, key=lambda f: f[0])[1] if found else Reading()
+
+
+def _has_right_spread(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether z is mean + exp(log_sigma) * e with some e of mean 0 and variance 1.
+
+    Bounds for some 10,000 numbers: a hint which of two checks a wrong e costs.
+    """
+    mean, s = (
+        torch.cat([h.flatten() for h in p])
+        for p in zip(*(LAYOUTS["mean-first"](q) for q, _ in pairs), strict=True)
+    )
+    e = (torch.cat([z.flatten() for _, z in pairs]) - mean) / s.exp()
+    told = torch.corrcoef(torch.stack([e.square(), s]))[0, 1] if bool(e.square().std() > 0) else 0
+    known = torch.corrcoef(torch.stack([e, mean]))[0, 1]
+    return (
+        abs(float(e.mean())) < 0.05
+        and abs(float(e.square().mean()) - 1) < 0.1
+        and not abs(float(told)) > 0.1
+        and abs(float(known)) < 0.1
+    )
 
 
 @dataclass
@@ -336,6 +360,7 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
     if all(attempt(*small()) for _ in range(2)):
         return Sizes()
     written = sizes_written(session, "VAE")
+    latents = [n for n in written if 2 * n <= standins.PIXELS]
     for name in numbers_read(session, "VAE"):
         before = session.read(name)
         own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
@@ -346,13 +371,13 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
             session.set_global(name, before)
             if fine:
                 return sizes
-    for fixed in written:
+    for fixed in latents:
         if attempt(fixed, small()[1]):
             return Sizes(fixed)
     for fixed in written:
         if attempt(small()[0], fixed):
             return Sizes(None, fixed)
-    for nz, batch in itertools.product(written[:6], repeat=2):
+    for nz, batch in itertools.product(latents[:6], written[:6]):
         if attempt(nz, batch):
             return Sizes(nz, batch)
     return None

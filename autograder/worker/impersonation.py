@@ -7,6 +7,7 @@ then on is a stand-in. A session that does this does not use the student's netwo
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,8 @@ def _change(student: type[nn.Module], kind: Any) -> None:
                 raise
         if "_original" not in vars(self):
             made_with, named = vars(self)[_OWN]
-            self.__dict__["_original"] = original(*made_with, **named)
+            made = original(*made_with, **named)
+            self.__dict__["_original"] = made.to(next(self.parameters()).device)
         return getattr(vars(self)["_original"], name)
 
     changed: dict[str, Callable[..., Any]] = {
@@ -102,5 +104,17 @@ def pose_as(made: nn.Module, student: object) -> None:
                 raise
             return found.__get__(self, student) if hasattr(found, "__get__") else found
 
-    told = {"__class__": property(lambda self: student), "__getattr__": other}
+    told = {
+        "__class__": property(lambda self: student),
+        "__getattr__": other,
+        "__deepcopy__": _copied,
+        "__reduce_ex__": lambda self, protocol: (dict, (self.state_dict(),)),  # to save is enough
+    }
     made.__class__ = type(type(made).__name__, (type(made),), told)
+
+
+def _copied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    made: nn.Module = object.__new__(type(self))
+    memo[id(self)] = made
+    vars(made).update(copy.deepcopy(vars(self), memo))
+    return made

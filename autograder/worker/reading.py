@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+import definitions
+
 _DEPTH = 3  # helper functions followed
 _LARGEST = 1024
 _MOST = 40  # constants told
@@ -39,6 +41,8 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
         return "module"
     if isinstance(value, torch.Tensor):
         return "tensor"
+    if isinstance(value, definitions.Absent):  # of a package that is not here: data, perhaps
+        return None if value.__name__ == name else "value"
     return None if callable(value) or isinstance(value, types.ModuleType) else "value"
 
 
