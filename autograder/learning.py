@@ -24,9 +24,8 @@ from autograder.architecture import Architecture
 from autograder.draws import Draws
 from autograder.networks import Network, Unconfirmed
 from autograder.outcomes import Wrong
+from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
-from autograder.test_decoder import DECODER
-from autograder.test_encoder import ENCODER
 from autograder.worker.wire import Handle
 
 HERE = Path(__file__).resolve().parent

@@ -1,23 +1,9 @@
 """`Encoder(nz)`: images (B, 1, 28, 28) to latents (B, nz)."""
 
-from autograder.architecture import Architecture
 from autograder.checks import check
 from autograder.draws import Draws
-from autograder.networks import Spec
+from autograder.specification import ENCODER
 from autograder.submission import Session
-
-ENCODER = Architecture(
-    "Encoder",
-    [
-        Spec("conv", 32, 4, 14, activation="LeakyReLU"),
-        Spec("conv", 64, 4, 7, norm=True, activation="LeakyReLU"),
-        Spec("conv", 128, 3, 3, norm=True, activation="LeakyReLU"),
-        Spec("conv", 256, 3, 1, norm=True, activation="LeakyReLU"),
-        Spec("linear", 0),
-    ],
-    inputs=lambda draws, nz, batch: draws.images(batch),
-    shape=lambda nz, batch: (batch, nz),
-)
 
 
 @check("encoder", "latent-shape", 1)

@@ -63,11 +63,17 @@ def test_kl(session: Session, draws: Draws, habits: Habits) -> None:
 def _kl_cause(session: Session, draws: Draws, evidence: Evidence) -> losses.Cause:
     """The cause near the prior, where nothing is cut off yet: that costs `honesty` alone."""
     cause = losses.explain_kl(evidence.cases)
-    if cause.misconception != "":
+    if cause.misconception != "" or _is_swapped(evidence.cases):
         return cause
     narrow = collect(session, draws, evidence.used, evidence.sizes, KL, spread=0.05)
     near = losses.explain_kl(narrow)
     return near if near.misconception != "" else cause
+
+
+def _is_swapped(cases: list[Case]) -> bool:
+    """Whether the KL is right for the halves of q taken the other way round."""
+    swapped = [Case(c.s, c.mu, c.x, c.rec, c.beta, c.values) for c in cases]
+    return losses.explain_kl(swapped).right
 
 
 def _is_the_readers(session: Session, draws: Draws, habits: Habits) -> bool:
@@ -94,8 +100,7 @@ def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.
         return Wrong(f"{words}; yours depends on the notebook's `{name}`.", "hidden-global")
     if cause.misconception or "beta" in cause.factor:
         return Wrong(f"{words}; {_in_words(cause)}.", cause.misconception or None)
-    swapped = [Case(c.s, c.mu, c.x, c.rec, c.beta, c.values) for c in evidence.cases]
-    if losses.explain_kl(swapped).right:
+    if _is_swapped(evidence.cases):
         text = "the halves of q are taken the other way round"
         return Wrong(f"{words}; {text}.", "swapped-mean-and-log-sigma")
     return Wrong(f"{words}; yours fits no known mistake.")

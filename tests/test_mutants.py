@@ -183,7 +183,7 @@ def all_ended(group: int) -> bool:
 
 def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.verdicts", "--only", "mutants", "--jobs", "2"]
-    command += ["--match", "data-loader:6:[bcd]*", "--kept", str(tmp_path)]
+    command += ["--match", "data-loader:*", "--kept", str(tmp_path)]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0)
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("*.json")) and time.monotonic() < deadline:

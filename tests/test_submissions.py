@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     whole = metafunc.config.getoption("--whole-corpus")
     notebooks = corpus.whole()
     work: dict[str, list[Any]] = {
-        "whole": notebooks if whole else [*FEW, *notebooks[::6]],
+        "whole": notebooks if whole else list(dict.fromkeys([*FEW, *notebooks[::6]])),
         "mistake": corpus.mistakes() if whole else corpus.one_each(corpus.mistakes()),
         "accident": corpus.accidents() if whole else corpus.canonical(corpus.accidents()),
         "variant": corpus.variants() if whole else corpus.variants()[::6],

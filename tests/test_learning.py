@@ -1,0 +1,92 @@
+"""Learning runs: what they ask for, where their limits lie, and when they are made."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from autograder import learning
+from autograder.draws import Draws
+from autograder.grading import Grade, Result
+from autograder.notebook import Notebook
+from autograder.run import Run
+from autograder.submission import Submission
+from tests import corpus
+from tests.grading import causes, grade, lost
+
+CALIBRATION = json.loads(learning.CALIBRATION.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_limits_lie_between_the_worst_reference_and_the_mean_image(kind: str) -> None:
+    found = CALIBRATION[kind]
+    largest = max(spelling["largest"] for spelling in found["spellings"].values())
+    assert 1.1 * largest < learning.limit(kind) < found["mean_image"] / 1.1
+
+
+def test_false_alarms_of_a_notebook_are_below_one_in_a_million() -> None:
+    rates = [max(s["false_alarms"] for s in CALIBRATION[k]["spellings"].values()) for k in _KINDS]
+    assert CALIBRATION["seeds"] >= 20
+    assert sum(rates) < 1e-6
+
+
+_KINDS = ("ae", "vae")
+
+
+def test_the_mean_image_has_not_learnt() -> None:
+    mean = learning.digits("train").mean(0)
+    reached = learning.error(
+        lambda x: torch.zeros(len(x), learning.NZ),
+        lambda z: mean.expand(len(z), 1, 28, 28),
+        learning.digits("t10k")[:300],
+        Draws(1, "test"),
+    )
+    assert reached > max(map(learning.limit, _KINDS))
+
+
+def test_low_bits_of_the_latent_carry_no_picture() -> None:
+    """784 pixels in the last bits of 32 numbers do not survive the noise."""
+    weights = 2.0 ** -torch.arange(1, 26, dtype=torch.float64)
+
+    def encode(x: Tensor) -> Tensor:
+        bits = torch.nn.functional.pad((x.flatten(1) > 0.5).double(), (0, 16))
+        return 1 + 2.0**-20 * (bits.view(len(x), learning.NZ, 25) * weights).sum(2)
+
+    def decode(z: Tensor) -> Tensor:
+        rest, bits = ((z - 1) * 2.0**20).clamp(0, 1), []
+        for weight in weights:
+            bits.append((rest >= weight).double())
+            rest = rest - bits[-1] * weight
+        return torch.stack(bits, 2).flatten(1)[:, :784].view(-1, 1, 28, 28)
+
+    digits = (learning.digits("t10k")[:200] > 0.5).double()
+    assert torch.equal(decode(encode(digits)), digits)
+    assert learning.error(encode, decode, digits, Draws(1, "test")) > learning.limit("vae")
+
+
+@pytest.mark.parametrize(
+    ("failed", "learns"),
+    [((), True), (("encoder",), False), (("vae-loss",), True), (("data-loader",), True)],
+)
+def test_what_was_charged_is_not_charged_again(failed: tuple[str, ...], learns: bool) -> None:
+    run = Run(Grade(Notebook("vae.ipynb", [])), _none(), 1)
+    run.grade.results += [Result(task, "check", 1, "wrong") for task in failed]
+    assert run.should_learn("ae-training") is learns
+
+
+def _none() -> Submission:
+    return Submission.__new__(Submission)
+
+
+def test_a_wrong_part_leaves_the_learning_to_its_own_task() -> None:
+    """Latents that are always 0 learn nothing, and cost the encoder alone."""
+    work = next(m for m in corpus.mistakes() if m.name == "ae-weights-start-at-zero")
+    source = work.source.replace("return self.fc(x)", "return self.fc(0 * x)")
+    made = grade(
+        corpus.as_notebook(source), tasks=("encoder", "decoder", "ae-training"), learning=True
+    )
+    assert {t: p for t, p in lost(made).items() if t in ("decoder", "ae-training")} == {}
+    assert causes(made).keys() == {"encoder"}
