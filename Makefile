@@ -36,7 +36,7 @@ demo: $(READY)
 
 test: $(READY)
 	@command -v bwrap >/dev/null || echo 'bubblewrap is missing, so tests of the sandbox are skipped (Debian: apt-get install bubblewrap)'
-	$(IN_VENV) python -m pytest -n auto $(ARGS)
+	$(IN_VENV) python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: $(READY)
 	$(IN_VENV) ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ _UPDATE = {
 }
 _ARGUMENTS = ("beta", "rate", "epochs")
 _DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
+REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
 MANY_PASSES = (18, 9, 14)  # examples, batch size, passes
 _STEPPING = {
     "mode": "eval-mode-training",
@@ -155,6 +157,11 @@ class Trainer:
         courses = self.courses(draws, terms)
         try:
             trials = [self.trial(session, course) for course in courses]
+            for _ in range(REDRAWS):
+                if all(_promised(t) or replay.is_steady(t.course) for t in trials):
+                    break
+                courses = self.courses(draws, terms)
+                trials = [self.trial(session, course) for course in courses]
         except (NotAttempted, Stopped):
             raise
         except Raised as error:
@@ -218,15 +225,29 @@ class Trainer:
 
     def _look_late(self, session: Session, draws: Draws, terms: Terms) -> Trial | None:
         """A trial of many passes or many batches that does not go on as it begins."""
-        rate = 10 ** draws.real(-4, -3)
-        for course in (
-            replay.draw_course(draws, self.kind, terms, *MANY_PASSES, rate),
-            replay.draw_long(draws, self.kind, terms),
-        ):
-            trial = self.trial(session, course)
-            if not _promised(trial) or (
-                course.epochs == 1 and replay.keeps_second_moments(course, trial.state)
-            ):
+        return self._deviating(
+            session,
+            lambda: replay.draw_course(
+                draws, self.kind, terms, *MANY_PASSES, 10 ** draws.real(-4, -3)
+            ),
+            lambda trial: not _promised(trial),
+        ) or self._deviating(
+            session,
+            lambda: replay.draw_long(draws, self.kind, terms),
+            lambda trial: (
+                not _promised(trial) or replay.keeps_second_moments(trial.course, trial.state)
+            ),
+        )
+
+    def _deviating(
+        self, session: Session, draw: Callable[[], Course], deviates: Callable[[Trial], bool]
+    ) -> Trial | None:
+        """A trial that deviates, on a course where rounding is not to blame."""
+        for _ in range(REDRAWS):
+            trial = self.trial(session, draw())
+            if not deviates(trial):
+                return None
+            if replay.is_steady(trial.course):
                 return trial
         return None
 

@@ -22,7 +22,10 @@ from autograder.contract import ANSWERS, TASKS
 from tests import classroom, corpus
 from tests.classroom import COMPLETE, NOTHING, nbgrader
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # SQLAlchemy's, of nbgrader's own queries
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # SQLAlchemy's, of nbgrader's own queries
+    pytest.mark.xdist_group("course"),  # one course folder serves them all
+]
 ALSO_COMPLETE = ("several", "other-name", "shadows")
 ANSWERED = [name for name in (*COMPLETE, *ALSO_COMPLETE) if name != "deleted"]
 
