@@ -11,11 +11,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autograder import networks
+from autograder import layers, networks, specs
 from autograder.compare import described
 from autograder.draws import Draws
-from autograder.networks import Layer, Network, Spec, Unconfirmed
+from autograder.layers import Layer
+from autograder.networks import Network, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.specs import Spec
 from autograder.submission import Session
 from autograder.worker.wire import Graph, Handle
 
@@ -132,12 +134,12 @@ class Architecture:
         try:
             told = self._trace(session, draws, nz, max(batch, 2), True)
             network = networks.claimed(told)
-            before, found = networks.blocks(networks.layers(network, told["input"]))
+            before, found = layers.blocks(layers.read(network, told["input"]))
             complete = isinstance(told.get("output"), Tensor)
             spec = self.spec if complete else self.spec[: len(found)]
-            networks.compare_weights(found, spec)
+            specs.compare_weights(found, spec)
             ended = len(found) if complete else max(len(found) - 1, 0)
-            networks.compare_rest(before, found[:ended], spec[:ended], training=True)
+            specs.compare_rest(before, found[:ended], spec[:ended], training=True)
         except Wrong as fault:
             if not isinstance(fault, Unchecked):
                 return Wrong(f"{error.message} {fault.message}", fault.misconception)
@@ -224,12 +226,12 @@ class Architecture:
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
         network, _, nz, batch = self.confirmed(session, draws, training=False)
-        _, found = networks.blocks(self._layers(network, self.inputs(draws, nz, batch)))
-        networks.compare_weights(found, self.spec)
+        _, found = layers.blocks(self._layers(network, self.inputs(draws, nz, batch)))
+        specs.compare_weights(found, self.spec)
 
     def _layers(self, network: Network, x: Tensor) -> list[Layer]:
         try:
-            return networks.layers(network, x)
+            return layers.read(network, x)
         except Unconfirmed as error:
             raise self._unconfirmed({}, error) from error
 
@@ -255,8 +257,8 @@ class Architecture:
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
         network, module, nz, batch = self.confirmed(session, draws, training)
         x = self.inputs(draws, nz, batch)
-        before, found = networks.blocks(self._layers(network, x))
-        networks.compare_rest(before, found, self.spec, training)
+        before, found = layers.blocks(self._layers(network, x))
+        specs.compare_rest(before, found, self.spec, training)
         if not training:
             self._check_gradient(session, draws, network, module, nz, batch)
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder import networks
+from autograder import layers, networks, specs
 from autograder.architecture import Architecture
 from autograder.draws import Draws
 from autograder.networks import Network, Unconfirmed
@@ -152,9 +152,9 @@ class LearningRun:
             fresh = architecture.inputs(draws, NZ, CHUNK)
             if not networks.agree(network.run(fresh), session.call(module, fresh)):
                 raise Unconfirmed("its operations do not repeat")
-            before, found = networks.blocks(networks.layers(network, x))
+            before, found = layers.blocks(layers.read(network, x))
         except Unconfirmed as fault:
             raise Wrong(f"Once trained, the {name} could not be followed: {fault}.") from fault
-        networks.compare_weights(found, architecture.spec)
-        networks.compare_rest(before, found, architecture.spec)
+        specs.compare_weights(found, architecture.spec)
+        specs.compare_rest(before, found, architecture.spec)
         return network

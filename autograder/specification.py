@@ -1,7 +1,7 @@
 """The two networks that the homework specifies, layer by layer."""
 
 from autograder.architecture import Architecture
-from autograder.networks import Spec
+from autograder.specs import Spec
 
 ENCODER = Architecture(
     "Encoder",
