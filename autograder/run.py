@@ -63,6 +63,8 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     files = [str(HERE / f"test_{task.replace('-', '_')}.py") for task in tasks] or [str(HERE)]
     arguments = ["-c", str(HERE / "pytest.ini"), f"--rootdir={HERE}", "-p", "no:cacheprovider"]
     arguments += ["-p", "no:terminal", "-p", "no:logging", "-p", "no:faulthandler"]
+    # these two collect garbage again and again, half a second in all
+    arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception"]
     arguments += [f"--confcutdir={HERE}"]
     with _plain_pytest(), one_thread():
         pytest.main([*arguments, *files], plugins=[_Named(run)])
