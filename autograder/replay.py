@@ -133,6 +133,23 @@ def draw_long(draws: Draws, kind: str, terms: Terms) -> Course:
     return course
 
 
+PASSES = 16
+
+
+def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
+    """A course of many passes on which the weights move as ever, and the loss hardly does.
+
+    The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
+    the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
+    """
+    course = draw_course(draws, kind, terms, 18, 9, PASSES, 10 ** draws.real(-4, -3))
+    course.state["decoder.0.bias"] -= 8.0
+    course.state["decoder.0.weight"] *= 0.3
+    for name in ("encoder.2.weight", "encoder.2.bias"):
+        course.state[name] *= 0.01
+    return course
+
+
 class _Adam:
     """Kingma and Ba, Adam (2015), algorithm 1; without the second that torch.optim imports take."""
 

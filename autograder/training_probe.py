@@ -35,7 +35,6 @@ _UPDATE = {
 _ARGUMENTS = ("beta", "rate", "epochs")
 _DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
-MANY_PASSES = (18, 9, 14)  # examples, batch size, passes
 _STEPPING = {
     "mode": "eval-mode-training",
     "steps": "no-step",
@@ -227,9 +226,7 @@ class Trainer:
         """A trial of many passes or many batches that does not go on as it begins."""
         return self._deviating(
             session,
-            lambda: replay.draw_course(
-                draws, self.kind, terms, *MANY_PASSES, 10 ** draws.real(-4, -3)
-            ),
+            lambda: replay.draw_dull(draws, self.kind, terms),
             lambda trial: not _promised(trial),
         ) or self._deviating(
             session,
