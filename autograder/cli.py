@@ -64,13 +64,19 @@ def _grade(parsed: argparse.Namespace) -> int:
             f"{parsed.notebook}: not graded, because {reason}; "
             "--unboxed runs the notebook's code without protection"
         )
-    from autograder import report, run
+    from autograder import report, run, weights_file
     from autograder.grading import Grade
     from autograder.submission import Submission
 
     submission = Submission(notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork)
     seed = secrets.randbits(62) if parsed.seed is None else parsed.seed
-    grading = run.Run(Grade(notebook), submission, seed, learning=not parsed.no_learning)
+    grading = run.Run(
+        Grade(notebook),
+        submission,
+        seed,
+        learning=not parsed.no_learning,
+        weights=weights_file.content(parsed.notebook.parent),
+    )
     try:
         _perform(grading)
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from autograder import contract, report, sandbox
+from autograder import contract, report, sandbox, weights_file
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import NotebookError, read
@@ -42,9 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _run_from_options(config: pytest.Config) -> Run:
-    path = config.getoption("--notebook")
+    asked = config.getoption("--notebook")
+    path = Path(asked) if asked else _default_notebook()
     try:
-        notebook = read(Path(path) if path else _default_notebook())
+        notebook = read(path)
     except NotebookError as error:
         raise pytest.UsageError(str(error)) from error
     boxed = not config.getoption("--unboxed") and sandbox.missing() is None
@@ -56,6 +57,7 @@ def _run_from_options(config: pytest.Config) -> Run:
         secrets.randbits(62) if seed is None else seed,
         shows_table=True,
         learning=not config.getoption("--no-learning"),
+        weights=weights_file.content(path.parent),
     )
 
 
@@ -95,7 +97,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         return
     if call.when == "call" or (call.when == "setup" and error is not None):
         task, id, points = mark.args
-        result = Result.of(task, id, points, error)
+        result = Result.of(task, id, points, error, run.remarks.get((task, id), ""))
         run.grade.results.append(result)
         if isinstance(error, Stopped) and error.misconception == "too-slow":
             run.gave_up[task] = error

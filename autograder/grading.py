@@ -29,10 +29,12 @@ class Result:
         return self.outcome in ("passed", "fault")
 
     @classmethod
-    def of(cls, task: str, id: str, points: float, error: BaseException | None) -> Result:
-        """The result of a check that ended with `error`, or well."""
+    def of(
+        cls, task: str, id: str, points: float, error: BaseException | None, remark: str = ""
+    ) -> Result:
+        """The result of a check that ended with `error`, or well, with what is to be said then."""
         if error is None:
-            return cls(task, id, points, "passed")
+            return cls(task, id, points, "passed", remark)
         error = _verdict_within(error)
         if not isinstance(error, Wrong):
             return cls(task, id, points, "fault", f"{FAULT}{type(error).__name__}: {error}")

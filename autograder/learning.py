@@ -70,15 +70,15 @@ def _drawn(draws: Draws, images: Tensor, count: int) -> Tensor:
     return images[torch.randperm(len(images), generator=draws.torch)[:count]]
 
 
-def error(encoder: Any, decoder: Any, images: Tensor, draws: Draws) -> float:
-    """The mean squared error of decoding the first NZ numbers of each code, with noise on them.
+def error(encoder: Any, decoder: Any, images: Tensor, draws: Draws, nz: int = NZ) -> float:
+    """The mean squared error of decoding the first nz numbers of each code, with noise on them.
 
-    encoder: (CHUNK, 1, 28, 28) to (CHUNK, NZ) or (CHUNK, 2 NZ); decoder: (CHUNK, NZ) to images.
+    encoder: (CHUNK, 1, 28, 28) to (CHUNK, nz) or (CHUNK, 2 nz); decoder: (CHUNK, nz) to images.
     """
     errors = []
     with torch.no_grad():
         for x in images.split(CHUNK):
-            z = encoder(x)[:, :NZ]
+            z = encoder(x)[:, :nz]
             z = z + NOISE * draws.normal(*z.shape)
             errors.append((decoder(z) - x).double().square().mean())
     return float(torch.stack(errors).mean())
@@ -117,7 +117,7 @@ class LearningRun:
         model = self._model(session)
         self._train(session, model, draws)
         encoder, decoder = (
-            self._trained(session, model, draws, part)
+            network(session, model, draws, part)
             for part in (("encoder", ENCODER), ("decoder", DECODER))
         )
         return error(encoder.run, decoder.run, test_digits(draws), draws)
@@ -139,22 +139,26 @@ class LearningRun:
         arguments = [model, loader, 1, RATE, "cpu"]
         session.ask("call", session.read(self.trainer), arguments, {}, seconds=SECONDS)
 
-    def _trained(
-        self, session: Session, model: Handle, draws: Draws, part: tuple[str, Architecture]
-    ) -> Network:
-        """A trained network, rebuilt on the host and as specified; raises `Wrong`."""
-        name, architecture = part
-        module = session.handle(model, name)
-        x = architecture.inputs(draws, NZ, CHUNK)
-        told = session.ask("trace", module, x, False)
-        try:
-            network = networks.claimed(told)
-            fresh = architecture.inputs(draws, NZ, CHUNK)
-            if not networks.agree(network.run(fresh), session.call(module, fresh)):
-                raise Unconfirmed("its operations do not repeat")
-            before, found = layers.blocks(layers.read(network, x))
-        except Unconfirmed as fault:
-            raise Wrong(f"Once trained, the {name} could not be followed: {fault}.") from fault
-        specs.compare_weights(found, architecture.spec)
-        specs.compare_rest(before, found, architecture.spec)
-        return network
+
+def network(
+    session: Session, model: Handle, draws: Draws, part: tuple[str, Architecture], nz: int = NZ
+) -> Network:
+    """A trained network of a model's, rebuilt on the host and as specified; raises `Wrong`.
+
+    part: the attribute's name, and what it should be. Its batches have CHUNK examples.
+    """
+    name, architecture = part
+    module = session.handle(model, name)
+    x = architecture.inputs(draws, nz, CHUNK)
+    told = session.ask("trace", module, x, False)
+    try:
+        found = networks.claimed(told)
+        fresh = architecture.inputs(draws, nz, CHUNK)
+        if not networks.agree(found.run(fresh), session.call(module, fresh)):
+            raise Unconfirmed("its operations do not repeat")
+        before, blocks = layers.blocks(layers.read(found, x))
+    except Unconfirmed as fault:
+        raise Wrong(f"Once trained, the {name} could not be followed: {fault}.") from fault
+    specs.compare_weights(blocks, architecture.spec)
+    specs.compare_rest(before, blocks, architecture.spec)
+    return found

@@ -86,7 +86,8 @@ def frechet_distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
 
 def _root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
+    root: Tensor = vectors @ values.clamp_min(0).sqrt().diag() @ vectors.T
+    return root
 
 
 def class_entropy(images: Tensor) -> float:

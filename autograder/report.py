@@ -62,10 +62,10 @@ def _add_answers(made: Table, grade: Grade) -> None:
 
 
 def _causes(results: list[Result]) -> Text:
-    """The distinct messages of the checks that failed, each with its cause in brackets."""
+    """The distinct messages of the checks, each with its cause in brackets."""
     lines: dict[str, None] = {}
     for result in results:
-        if result.outcome != "passed":
+        if result.message:
             cause = f"[{result.misconception}] " if result.misconception else ""
             lines[cause + result.message] = None
     return Text(printable("\n".join(lines)))

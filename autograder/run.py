@@ -27,7 +27,8 @@ class Run:
     """A grade in the making.
 
     seed: of every draw. shows_table: at the end of pytest's output. learning: with the runs in
-    which the student's own model is trained on digits.
+    which the student's own model is trained on digits. weights: the file of a trained VAE that was
+    handed in beside the notebook.
     """
 
     grade: Grade
@@ -35,10 +36,12 @@ class Run:
     seed: int
     shows_table: bool = False
     learning: bool = True
+    weights: bytes | None = None
     progress: Callable[[], None] = lambda: None
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
     habits: Habits | None = None
     findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
+    remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
 
     def charged(self, *tasks: str) -> bool:
         """Whether a check of these tasks has failed."""

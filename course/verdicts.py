@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import autograder
+from autograder import weights_file
 from autograder.contract import ANSWERS, TASKS
 from autograder.notebook import Notebook, NotebookError, read
 
@@ -64,10 +65,10 @@ class Options:
 
 @functools.cache
 def grader_version() -> str:
-    """A hash of the checks, the digits and torch: verdicts of another grader do not count."""
+    """A hash of the checks, their data and torch: verdicts of another grader do not count."""
     made = hashlib.sha256(importlib.metadata.version("torch").encode())
     for path in sorted(GRADER.rglob("*")):
-        if path.suffix in (".py", ".ini", ".gz"):
+        if path.is_file() and path.suffix != ".pyc":
             made.update(str(path.relative_to(GRADER)).encode() + b"\0")
             made.update(path.read_bytes())
     return made.hexdigest()
@@ -86,7 +87,7 @@ def grade_all(
     pending: dict[str, list[Path]] = {}
     for path in paths:
         try:
-            key = _key(read(path), options)
+            key = _key(read(path), weights_file.content(path.parent), options)
         except NotebookError as error:
             made[path] = refused(error, path)
             continue
@@ -119,8 +120,9 @@ def _graded(
             raise
 
 
-def _key(notebook: Notebook, options: Options) -> str:
-    content = [grader_version(), notebook.cells, options.unboxed, options.seed]
+def _key(notebook: Notebook, weights: bytes | None, options: Options) -> str:
+    told = None if weights is None else hashlib.sha256(weights).hexdigest()
+    content = [grader_version(), notebook.cells, told, options.unboxed, options.seed]
     return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -29,18 +29,19 @@ def grade(
     tasks: tuple[str, ...] = (),
     seconds: float = 20.0,
     learning: bool = False,
+    weights: bytes | None = None,
 ) -> Grade:
     """The grade of a notebook, in the sandbox where there is one.
 
     seconds: the time for one definition, and for one answer. learning: with the training runs
-    on digits.
+    on digits. weights: the content of vae.safetensors beside it.
     """
     notebook = as_submission(node)
     boxed = sandbox.missing() is None
     submission = Submission(
         notebook.cells, boxed=boxed, fork=fork, answer_seconds=seconds, statement_seconds=seconds
     )
-    run = Run(Grade(notebook), submission, seed, learning=learning)
+    run = Run(Grade(notebook), submission, seed, learning=learning, weights=weights)
     try:
         perform(run, tasks)
     finally:

@@ -81,7 +81,7 @@ class Job:
 
 def grader_hash() -> str:
     """A hash of the grader's own files."""
-    files = [f for f in (ROOT / "autograder").rglob("*") if f.suffix in (".py", ".gz", ".ini")]
+    files = [f for f in (ROOT / "autograder").rglob("*") if f.is_file() and f.suffix != ".pyc"]
     told = hashlib.sha256()
     for file in sorted([*files, ROOT / "tests" / "grading.py"]):
         told.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())

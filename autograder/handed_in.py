@@ -1,0 +1,110 @@
+"""The trained VAE that a student may hand in: `vae.safetensors`, beside the notebook.
+
+The weights are put into the student's own class in the worker; its networks are rebuilt on the
+host, where reconstructions of test digits and samples are judged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from autograder import learning, quality
+from autograder.draws import Draws
+from autograder.outcomes import Raised, Stopped, Wrong
+from autograder.run import Run
+from autograder.specification import DECODER, ENCODER
+from autograder.submission import Session
+from autograder.weights_file import NAME
+
+TENSORS = 1000  # a file of more is none of this homework's
+SAMPLES = 2000  # drawn from the prior
+REAL = 1000  # test digits: all of the bundled ones
+NZ_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, and the nz that the file says it was made with; 64 where it says none."""
+
+    tensors: dict[str, Tensor]
+    nz: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a handed-in VAE reaches.
+
+    error: mean squared error of reconstructed test digits. kl: nats an image. distance: of
+    samples to test digits (see `quality`). entropy: of the classes of samples, in nats.
+    """
+
+    error: float
+    kl: float
+    distance: float
+    entropy: float
+
+
+def judged(session: Session, draws: Draws, run: Run) -> Judgement | None:
+    """The judgement of what was handed in, made once in a run; None where nothing counts.
+
+    `run.findings` then holds, under the file's name, the judgement or the `Wrong` that says why
+    there is none.
+    """
+    if run.weights is None:
+        return None
+    if NAME not in run.findings:
+        try:
+            run.findings[NAME] = judge(session, draws, parse(run.weights))
+        except Stopped:
+            raise
+        except Wrong as fault:
+            run.findings[NAME] = fault
+    found = run.findings[NAME]
+    return found if isinstance(found, Judgement) else None
+
+
+def parse(data: bytes) -> Weights:
+    """The weights in a file; raises `Wrong` with the remedy."""
+    try:
+        tensors = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        told = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("nz", "64")
+        nz = int(told)
+    except (SafetensorError, ValueError, RecursionError, KeyError) as error:
+        text = f"`{NAME}` is not a file of weights; save it again by the notebook's cell."
+        raise Wrong(text) from error
+    finite = all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
+    if len(tensors) > TENSORS or not finite or not 0 < nz <= NZ_LIMIT:
+        raise Wrong(f"The weights in `{NAME}` are not those of a trained VAE; save it again.")
+    return Weights(tensors, nz)
+
+
+def judge(session: Session, draws: Draws, weights: Weights) -> Judgement:
+    """What the student's class reaches with these weights; raises `Wrong`."""
+    model = session.call(session.read("VAE"), weights.nz, 1.0)
+    try:
+        session.ask("load", model, weights.tensors)
+    except Raised as error:
+        text = f"The weights in `{NAME}` do not fit your `VAE({weights.nz})`; save it again."
+        raise Wrong(text) from error
+    session.ask("mode", model, False)
+    encoder, decoder = (
+        learning.network(session, model, draws, part, weights.nz)
+        for part in (("encoder", ENCODER), ("decoder", DECODER))
+    )
+    digits = learning.digits("t10k")[:REAL]
+    with torch.no_grad():
+        codes = torch.cat([encoder.run(x) for x in digits.split(learning.CHUNK)])
+        mean, log_sigma = codes.double().chunk(2, 1)
+        latents = draws.normal(SAMPLES, weights.nz).split(learning.CHUNK)
+        samples = torch.cat([decoder.run(z) for z in latents])
+    found = quality.quality(samples, quality.moments(digits))
+    kl = ((mean.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma).sum(1).mean()
+    reached = learning.error(encoder.run, decoder.run, digits, draws, weights.nz)
+    return Judgement(reached, float(kl), found.distance, found.entropy)
