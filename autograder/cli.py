@@ -11,11 +11,17 @@ from pathlib import Path
 from autograder import contract
 from autograder.notebook import NotebookError, read
 
+INTERRUPTED = 130  # as shells have it
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 when it was done, 2 when it could not be."""
+    """Run one command; 0 when it was done, 2 when it could not be, 130 when interrupted."""
     parsed = _parser().parse_args(arguments)
-    status: int = parsed.run(parsed)
+    try:
+        status: int = parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("autograder: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 
@@ -79,6 +85,8 @@ def _grade(parsed: argparse.Namespace) -> int:
     )
     try:
         _perform(grading)
+    except run.Incomplete as error:
+        return _refuse(f"{parsed.notebook}: the grader failed, please report it: {error}")
     finally:
         submission.close()
     report.show(grading.grade, sys.stdout)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autograder.contract import PARTS
+from autograder.contract import BY_ID, PARTS, TASKS
 from autograder.grading import Grade
 from autograder.outcomes import Stopped
 from autograder.submission import Submission
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from autograder.vae import Habits
 
 HERE = Path(__file__).resolve().parent
+
+
+class Incomplete(Exception):
+    """Not every check has a result, through a fault of the grader."""
 
 
 @dataclass
@@ -60,6 +64,7 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     """Run the checks of all or some tasks; the results are in `run.grade`.
 
     pytest is started so that it reads no configuration but the kit's own, and writes nothing.
+    Raises `KeyboardInterrupt` where it was interrupted, `Incomplete` where a check has no result.
     """
     import pytest
 
@@ -70,7 +75,13 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception"]
     arguments += [f"--confcutdir={HERE}"]
     with _plain_pytest(), one_thread():
-        pytest.main([*arguments, *files], plugins=[_Named(run)])
+        status = pytest.main([*arguments, *files], plugins=[_Named(run)])
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    for task in TASKS:
+        judged = sum(r.points for r in run.grade.of_task(task))
+        if task.id in (tasks or BY_ID) and judged != task.points:
+            raise Incomplete(f"only {judged:g} of {task.points:g} points of {task.id} were judged")
 
 
 class _Named:

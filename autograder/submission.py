@@ -19,19 +19,26 @@ import torch
 
 from autograder import contract, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.waiting import waited
 from autograder.worker import wire
 from autograder.worker.wire import Handle
 
 STATEMENT_SECONDS = 20.0  # for one definition of the notebook, or for `import torch`
 ANSWER_SECONDS = 20.0  # for one answer of a session
+PATIENCE = 4.0  # times as long, at most, where the machine is busy with other things
 RESTARTS = 6  # of a worker that a definition ended
 
 
 class _Clock:
-    """Calls `ring` when something runs for too long; a read that blocks cannot look itself."""
+    """Calls `ring` when something runs for too long; a read that blocks cannot look itself.
 
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self.ring, self.deadline, self.stopped = ring, math.inf, False
+    waited: seconds that what is timed has waited for a core so far; these are added, up to
+    PATIENCE times what was allowed.
+    """
+
+    def __init__(self, ring: Callable[[], None], waited: Callable[[], float]) -> None:
+        self.ring, self.waited, self.stopped = ring, waited, False
+        self.begun, self.deadline, self.latest = math.inf, math.inf, math.inf
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
@@ -41,18 +48,30 @@ class _Clock:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
-        self.deadline = time.monotonic() + seconds
+        self.begun = time.monotonic()
+        self.latest = self.begun + PATIENCE * seconds
+        self.deadline = self.begun + seconds
         try:
             yield
         finally:
-            self.deadline = math.inf
+            self.begun = self.deadline = math.inf
 
     def _watch(self) -> None:
+        noted, before = 0.0, 0.0  # of what has been running for a while: its start, its waiting
         while not self.stopped:
             time.sleep(0.2)
-            if time.monotonic() > self.deadline:
-                self.deadline = math.inf
-                self.ring()
+            now, begun = time.monotonic(), self.begun
+            if now < begun + 1.0:
+                continue
+            if noted != begun:
+                noted, before = begun, self.waited()
+            if now > self.deadline:
+                added, before = self.waited() - before, self.waited()
+                if added > 0.01 and now < self.latest:
+                    self.deadline = min(now + added, self.latest)
+                else:
+                    self.deadline = math.inf
+                    self.ring()
 
 
 @dataclass
@@ -88,7 +107,7 @@ class Submission:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: Definitions | None = None
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
-        self._clock = _Clock(self._time_out)
+        self._clock = _Clock(self._time_out, self._waited)
         self.launch()
 
     def launch(self) -> None:
@@ -156,9 +175,13 @@ class Submission:
         process = self._process
         if process is None or process.stdout is None:
             raise EOFError
-        self._slow, self._seconds = False, seconds
+        self._seconds = seconds
         with self._clock.running(seconds):
             return wire.read_frame(process.stdout)  # type: ignore[arg-type]
+
+    def _waited(self) -> float:
+        process = self._process
+        return 0.0 if process is None else waited(process.pid)
 
     def _time_out(self) -> None:
         self._slow = True
@@ -207,10 +230,12 @@ class Submission:
         self, request: dict[str, Any], tensors: list[torch.Tensor], seconds: float, expected: str
     ) -> tuple[dict[str, Any], list[torch.Tensor]]:
         process = self._process
+        self._slow = False
         if process is None or process.stdin is None:
             raise Stopped("The process that ran your code has ended.")
         try:
-            wire.write_frame(process.stdin, request, tensors)  # type: ignore[arg-type]
+            with self._clock.running(seconds):  # it may not read what it is sent
+                wire.write_frame(process.stdin, request, tensors)  # type: ignore[arg-type]
             header, received = self._read(seconds)
         except (wire.WireError, EOFError, OSError, ValueError) as error:
             raise self._lost(str(error)) from error

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from autograder import cli, sandbox
+from autograder import cli, run, sandbox
 from tests import corpus
+from tests.grading import grade
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +64,55 @@ def test_without_a_sandbox_grading_refuses(
     monkeypatch.setattr(sandbox, "missing", lambda: "bubblewrap is not installed")
     assert cli.main(["grade", str(tmp_path / "vae.ipynb")]) == 2
     assert "--unboxed" in capsys.readouterr().err
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    told = Path(f"/proc/{process}/task/{process}/children")
+    direct = [int(pid) for pid in told.read_text().split()] if told.exists() else []
+    return [pid for child in direct for pid in (child, *children(child))]
+
+
+def is_running(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into Linux's /proc")
+def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list[str]) -> None:
+    node = corpus.submission("perfect")
+    node.cells.append(nbformat.v4.new_code_cell("class Encoder:\n    import time; time.sleep(99)"))
+    corpus.write(node, tmp_path / "vae.ipynb")
+    call = [sys.executable, "-P", "-m", "autograder", "grade", "vae.ipynb", "--json", "out.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(
+        [*call, *unboxed], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (family := children(started.pid)) and started.poll() is None:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    assert "interrupted" in started.communicate()[1]
+    assert started.returncode == cli.INTERRUPTED
+    assert not (tmp_path / "out.json").exists()
+    assert family
+    while any(map(is_running, family)):  # they were killed: this ends, or the test never does
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (pytest.ExitCode.INTERRUPTED, KeyboardInterrupt),
+        (pytest.ExitCode.INTERNAL_ERROR, run.Incomplete),
+        (pytest.ExitCode.OK, run.Incomplete),
+    ],
+)
+def test_half_a_grading_is_no_grade(
+    monkeypatch: pytest.MonkeyPatch, status: pytest.ExitCode, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(pytest, "main", lambda *_, **__: status)
+    with pytest.raises(error):
+        grade(corpus.submission("perfect"))
 
 
 def student_folder(folder: Path, notebook: Path) -> Path:
