@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import secrets
 import sys
@@ -103,6 +104,7 @@ def _grade(parsed: argparse.Namespace) -> int:
 
 def _perform(grading: object) -> None:
     """Run all checks, with a progress bar where somebody watches."""
+    gc.freeze()  # what was imported stays: no collection need look at it
     from rich.console import Console
     from rich.progress import Progress
 

@@ -73,6 +73,7 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     arguments += ["-p", "no:terminal", "-p", "no:logging", "-p", "no:faulthandler"]
     # these two collect garbage again and again, half a second in all
     arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception"]
+    arguments += ["--assert=plain"]  # no check uses it, and to rewrite them takes a while
     arguments += [f"--confcutdir={HERE}"]
     with _plain_pytest(), one_thread():
         status = pytest.main([*arguments, *files], plugins=[_Named(run)])

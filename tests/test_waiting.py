@@ -14,7 +14,13 @@ import pytest
 from autograder.submission import PATIENCE, _Clock
 from autograder.waiting import waited
 
-SPIN = "import os, time\nos.sched_setaffinity(0, {%d})\nt = time.time()\nwhile time.time() < t + 60: pass"
+SPIN = """
+import os, time
+os.sched_setaffinity(0, {%d})
+end = time.time() + 60
+while time.time() < end:
+    pass
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux's /proc tells it")

@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from standins import MISMATCH
@@ -59,6 +60,21 @@ class Elsewhere(torch.Tensor):
             kwargs["device"] = torch.device("cpu")
         found = func(*args, **kwargs)
         return found if moves else tree_map(_closed, found)
+
+
+class Undrawn(TorchFunctionMode):
+    """Draws nothing on a device without memory: torch imports half of its compiler to do so."""
+
+    def __torch_function__(
+        self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        device = kwargs.get("device")
+        nowhere = device is not None and torch.device(device).type == "meta"
+        if nowhere and func in (torch.randn, torch.rand):
+            func = torch.empty
+            kwargs.pop("generator", None)
+        return func(*args, **kwargs)
 
 
 def _closed(item: Any) -> Any:

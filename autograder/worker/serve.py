@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -57,6 +58,7 @@ class Worker:
             notebook, set(request["promised"]), set(request["trainers"])
         )
         _limit(self.options)
+        gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
         outcome = self._execute()
         self._answer(
             {
@@ -109,11 +111,12 @@ class Worker:
         torch.manual_seed(seed)
         session = Session(namespace)
         self._answer({"open": True})
-        while True:
-            request, tensors = wire.read_frame(self.requests)
-            if request["op"] == "end":
-                return
-            self._reply(session, request, tensors)
+        with session.open_until_end:
+            while True:
+                request, tensors = wire.read_frame(self.requests)
+                if request["op"] == "end":
+                    return
+                self._reply(session, request, tensors)
 
     def _reply(
         self, session: Session, request: dict[str, Any], tensors: list[torch.Tensor]
@@ -134,6 +137,7 @@ class Session:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.objects: list[Any] = []
+        self.open_until_end = contextlib.ExitStack()
         self.operations: dict[str, Callable[..., Any]] = {
             "global": self.read_global,
             "set_global": namespace.__setitem__,
@@ -206,6 +210,9 @@ class Session:
 
     def leave(self, module: torch.nn.Module) -> None:
         """Put a module, and the notebook's `device`, on a device without memory."""
+        import elsewhere
+
+        self.open_until_end.enter_context(elsewhere.Undrawn())
         module.to("meta")
         if "device" in self.namespace:
             self.namespace["device"] = torch.device("meta")

@@ -1,0 +1,1 @@
+"""How fast grading and training are, as ratios measured side by side."""
