@@ -512,13 +512,13 @@ def keeps_second_moments(course: Course, seen: State) -> bool:
     """
     name = "encoder.1.weight"
 
-    def apart(other: State) -> Tensor:
-        return (seen[name] - other[name])[:, RARE].double().norm()
+    def apart(other: State) -> float:
+        return float((seen[name] - other[name])[:, RARE].double().norm())
 
     right = apart(course.promised.state)
-    if right < 0.001 * (seen[name] - course.state[name])[:, RARE].double().norm():
+    if right < 0.001 * apart(course.state):  # nearer than the two are to one another
         return False
-    return bool(apart(train(course, Recipe(optimiser="Adam with amsgrad")).state) < right)
+    return apart(train(course, Recipe(optimiser="Adam with amsgrad")).state) < right
 
 
 def same(course: Course, seen: State, expected: State, tolerance: float = TOLERANCE) -> bool:
