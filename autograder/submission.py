@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from autograder import contract, sandbox
+from autograder import cgroups, contract, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
 from autograder.waiting import waited
 from autograder.worker import wire
@@ -105,6 +105,7 @@ class Submission:
         self.skip: list[tuple[int, int]] = []
         self.dead: str | None = None  # why no worker can be had any more
         self._process: subprocess.Popen[bytes] | None = None
+        self._group: cgroups.Group | None = None
         self._ready: Definitions | None = None
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._clock = _Clock(self._time_out, self._waited)
@@ -113,9 +114,11 @@ class Submission:
     def launch(self) -> None:
         """Start a worker without waiting for it."""
         start = sandbox.launch(self.boxed)
+        self._group = cgroups.make() if self.boxed else None
         options = {**start.options, "fork": self.fork, "stderr": bool(_debugging())}
+        command = [*start.command, json.dumps(options)]
         self._process = subprocess.Popen(
-            [*start.command, json.dumps(options)],
+            self._group.entered(command) if self._group is not None else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if _debugging() else subprocess.DEVNULL,
@@ -191,6 +194,7 @@ class Submission:
     def close(self) -> None:
         """End the worker and everything that it started."""
         process, self._process = self._process, None
+        group, self._group = self._group, None
         self._clock.stopped = True
         if process is None:
             return
@@ -200,6 +204,8 @@ class Submission:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+        if group is not None:
+            group.close()
 
     @contextlib.contextmanager
     def session(self, seed: int) -> Iterator[Session]:
@@ -245,12 +251,14 @@ class Submission:
 
     def _lost(self, reason: str) -> Stopped:
         """Forget a worker that broke off; the next session starts another."""
-        slow = self._slow
+        slow, full = self._slow, self._group is not None and self._group.ran_out()
         self.close()
         self._ready = None
         if slow:
             text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
             return Stopped(text, "too-slow")
+        if full:
+            return Stopped("Your code used up its memory on a small input.", "out-of-memory")
         return Stopped("Your code ended the process that ran it, or disturbed its answers.")
 
 

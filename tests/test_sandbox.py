@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from autograder import cgroups
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
 
@@ -167,3 +169,40 @@ def test_a_definition_that_ends_the_worker_costs_what_it_defines(ending: str) ->
         assert caught.value.misconception == "not-defined"
     finally:
         made.close()
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small control group, where this user may make one."""
+    monkeypatch.setattr(cgroups, "MEMORY", 2 << 30)
+    made = cgroups.make()
+    if made is None:
+        pytest.skip("needs the right to make control groups")
+    made.close()
+    assert not any(folder.exists() for folder in made.folders)
+
+
+@pytest.mark.usefixtures("groups")
+def test_the_memory_of_all_processes_is_bounded_together() -> None:
+    statuses = asked(
+        "def sample_images():\n"
+        "    for _ in range(5):\n"
+        "        if os.fork() == 0:\n"
+        "            kept = bytearray(os.urandom(1 << 20) * 600)\n"
+        "            time.sleep(3)\n"
+        "            os._exit(0)\n"
+        "    return [os.wait()[1] for _ in range(5)]"
+    )
+    assert isinstance(statuses, list)
+    assert signal.SIGKILL in statuses, "each is within its own bounds, all together are not"
+
+
+@pytest.mark.usefixtures("groups")
+def test_a_group_is_gone_when_its_submission_is_closed() -> None:
+    made = Submission([PREAMBLE], boxed=True)
+    _ = made.definitions
+    group = made._group
+    assert group is not None
+    assert all(folder.exists() for folder in group.folders)
+    made.close()
+    assert not any(folder.exists() for folder in group.folders)
