@@ -54,11 +54,13 @@ class Recipe:
 class Terms:
     """What kind of thing the student's `VAE.loss` returns beside the total.
 
-    numbers: graph, detached or float. extra: further keys, and what each holds.
+    numbers: graph, detached or float. extra: further keys, and what each holds. outputs: further
+    keys of what forward returns.
     """
 
     numbers: str = "graph"
     extra: dict[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

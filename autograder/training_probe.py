@@ -145,7 +145,8 @@ class Trainer:
         """
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
-            arguments = (3, course.beta, course.terms.numbers, course.terms.extra)
+            terms = course.terms
+            arguments = (3, course.beta, terms.numbers, terms.extra, list(terms.outputs))
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)

@@ -162,12 +162,15 @@ class TinyVariational(nn.Module):
         beta: float = 1.0,
         numbers: str = "graph",
         extra: dict[str, str] | None = None,
+        outputs: list[str] | None = None,
     ) -> None:
         """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
 
         extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
+        outputs: further keys of what forward returns, for a loop that logs them.
         """
         super().__init__()
+        self.outputs = outputs or []
         self.nz, self.beta = nz, beta
         self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
@@ -178,7 +181,8 @@ class TinyVariational(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
         q = self.encoder(x)
-        return {"q": q, "rec": self.decoder(torch.tanh(q))}
+        further = dict.fromkeys(self.outputs, q[:, : self.nz])
+        return {**further, "q": q, "rec": self.decoder(torch.tanh(q))}
 
     def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
