@@ -45,6 +45,7 @@ def call_loss(
     if not used.own:
         return Answer(q, rec, read_terms(session.call(method, x, {"q": q, "rec": rec}), term))
     call = model.forward(q)
+    model.forward(q.roll(1))  # what the class keeps of its last call is of no use
     values = read_terms(session.call(method, x, Ref(call.handle)), term)
     return Answer(call.q, _images(call), values)
 
@@ -131,3 +132,15 @@ def total_gradient(
     told = grads if isinstance(grads, list) and len(grads) == 2 else [None, None]
     has_graph = isinstance(result[0] if isinstance(result, tuple | list) else result, Graph)
     return Case(mu, s, x, rec, beta, values), told[0], told[1], has_graph
+
+
+def own_gradient(session: Session, model: Model, q: Tensor) -> tuple[Forward, Tensor | None]:
+    """The gradient of the total of the class's own outputs with respect to the encoder's code."""
+    call = model.forward(q)
+    method = session.handle(model.handle, "loss")
+    handle, result = session.keep_call(method, call.x, Ref(call.handle))
+    total = Ref(handle, (0,) if isinstance(result, tuple | list) else ())
+    leaves = [Ref(call.codes, (i,)) for i in range(*call.coded)]
+    told = session.ask("gradient", total, leaves)
+    found = [plain(g) for g in told or () if isinstance(g, Tensor) and g.shape == q.shape]
+    return call, torch.stack(found).sum(0) if found else None

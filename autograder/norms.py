@@ -54,7 +54,8 @@ def spelt_out(network: Network, x: Tensor) -> list[Norm]:
     found: list[Norm] = []
     start: tuple[int, list[Tensor | None]] | None = None
     best: Norm | None = None
-    runs = zip(_results(network, x), _results(network, 0.6 * x.flip(-1)), strict=True)
+    other = 0.6 * x.flip(-1)
+    runs = zip(_results(network, x, 3.0), _results(network, other, 2.0), strict=True)
     for index, (operation, *made) in enumerate(
         (operation, first, second) for (operation, first), (_, second) in runs
     ):
@@ -75,13 +76,21 @@ def spelt_out(network: Network, x: Tensor) -> list[Norm]:
     return found + ([best] if best else [])
 
 
-def _results(network: Network, x: Tensor) -> Iterator[tuple[Operation, Tensor | None]]:
-    """Every operation with its first result."""
+def _results(network: Network, x: Tensor, size: float) -> Iterator[tuple[Operation, Tensor | None]]:
+    """Every operation with its first result; those of layers are replaced by drawn numbers.
+
+    size: their standard deviation. Among the small numbers that a network may hold, many a curve,
+    a sigmoid say, is as good as a scale and a shift.
+    """
+    generator = torch.Generator().manual_seed(0)
     tensors = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
     for operation in network.operations:
         perform(operation, tensors)
         number = next(iter(tensors_of(operation.out)), -1)
-        yield operation, tensors[number].clone() if number in tensors else None
+        made = tensors.get(number)
+        if made is not None and operation.name in _LANDMARKS:
+            made.normal_(0, size, generator=generator)
+        yield operation, None if made is None else made.clone()
 
 
 def _affine(before: Tensor | None, after: Tensor | None) -> _Affine | None:
@@ -119,6 +128,8 @@ def _is_bias(first: _Affine, second: _Affine) -> bool:
 
 def _statistics(first: _Affine, second: _Affine) -> str:
     """Whose statistics a norm uses, from what it did to two batches; empty where it is none."""
+    if not bool((first.scale.abs() > _ROUNDING * _ROUNDING).any()):
+        return ""  # ones_like and its kind keep nothing of their argument
     if _same(first.scale, second.scale) and _same(first.shift, second.shift):
         uniform = _same(first.scale, first.scale.mean().expand_as(first.scale))
         return "" if uniform and bool((first.shift.abs() < _ROUNDING).all()) else "running"

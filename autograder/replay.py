@@ -22,6 +22,7 @@ from autograder.worker import standins
 
 TOLERANCE = 3e-3  # of how far a weight moved: rounding stays below a tenth of it
 EPSILON = 1e-8  # Adam's
+NOTED = "as noted"
 State = dict[str, Tensor]
 
 
@@ -53,16 +54,32 @@ class Recipe:
 class Terms:
     """What kind of thing the student's `VAE.loss` returns beside the total.
 
-    numbers: graph, detached or float. extra: further keys, and what each holds.
+    numbers: graph, detached or float. extra: further keys, and what each holds. outputs: further
+    keys of what forward returns.
     """
 
     numbers: str = "graph"
     extra: dict[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the model in training noted at a backward pass: its mode, and some of its weights.
+
+    It is a claim: it counts only where a replay that follows it gives the weights in the end.
+    """
+
+    training: bool
+    weights: Tensor
 
 
 @dataclass(frozen=True)
 class Course:
-    """One draw: the model's first weights, the batches and the arguments of the call."""
+    """One draw: the model's first weights, the batches and the arguments of the call.
+
+    notes: of the student's training, one for every backward pass, and one of the end.
+    """
 
     kind: str  # TinyAutoEncoder or TinyVariational
     state: State
@@ -72,6 +89,7 @@ class Course:
     rate: float
     beta: float
     terms: Terms = field(default_factory=Terms)
+    notes: tuple[Note, ...] = ()
 
     @functools.cached_property
     def promised(self) -> Trained:
@@ -82,6 +100,10 @@ class Course:
     def batches(self) -> list[Tensor]:
         """The batches of one pass."""
         return list(self.images.split(self.batch_size))
+
+    def note(self, count: int) -> Note | None:
+        """What was noted after so many steps of one backward pass each."""
+        return self.notes[count] if count < len(self.notes) else None
 
     def model(self) -> Any:
         """The model before training."""
@@ -300,8 +322,8 @@ _CHOICES: dict[str, list[str]] = {
     "frozen": ["encoder", "decoder", "all but the decoder's first layer"],
     "renewed": ["epoch", "batch"],
     "share": ["batches", "epochs"],
-    "decay": [f"{f} a {unit}" for f in (0.1, 0.5, 0.9, 0.95, 0.99) for unit in ("pass", "step")],
-    "mode": ["eval", "eval after a pass", "train after a pass"],
+    "decay": [NOTED],
+    "mode": ["eval", NOTED],
     "clears": ["never", "epoch", "once"],
     "steps": ["never", "epoch", "end", "delayed", "twice", "last batch left out", "every other"],
     "batches": [
@@ -322,11 +344,12 @@ def train(
 ) -> Trained:
     """Train the tiny model by a recipe; `watch` is told every step's number and the model."""
     model = course.model()
-    model.train(recipe.mode in ("train", "eval after a pass"))
+    model.train(recipe.mode == "train")
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    batches, pending, rate = course.batches, False, course.rate * recipe.rate
+    batches, pending, rate = course.batches, False, course.rate
+    if recipe.decay != NOTED:
+        rate *= recipe.rate
     rate /= {"batches": len(batches), "epochs": course.epochs}.get(recipe.share, 1)
-    factor, unit = _decay(recipe.decay)
 
     def made() -> Any:
         return _optimiser(recipe.optimiser, _movable(model, recipe.frozen), rate)
@@ -337,8 +360,6 @@ def train(
             optimiser = made()
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
             model.zero_grad()
-        if epoch == 1 and recipe.mode.endswith("after a pass"):
-            model.train(recipe.mode.startswith("train"))
         chosen = _chosen(batches, recipe.batches)
         for i, x in enumerate(chosen):
             if recipe.epochs == "as many steps" and len(losses["total"]) == course.epochs:
@@ -349,40 +370,45 @@ def train(
                 optimiser.step()
             if recipe.clears == "batch":
                 model.zero_grad()
+            if recipe.mode == NOTED:
+                note = course.note(len(losses["total"]))
+                model.train(note is None or note.training)
             target = TARGETS[recipe.target](x, batches, i)
             loss = _loss(course, model, x, target, recipe, losses)
             loss.backward()
             pending = True
             if _steps_now(recipe.steps, i, len(chosen)):
-                optimiser.step()
+                if recipe.decay == NOTED:
+                    _step_as_noted(optimiser, model, course.note(len(losses["total"])))
+                else:
+                    optimiser.step()
             if recipe.steps == "twice":
                 optimiser.step()
             if watch is not None:
                 watch(len(losses["total"]), model)
-            if unit == "step":
-                rate *= factor
-                _set_rate(optimiser, rate)
         if recipe.steps == "epoch" and batches:
             optimiser.step()
         if recipe.steps == "end" and epoch == course.epochs - 1:
             optimiser.step()
-        if unit == "pass":
-            rate *= factor
-            _set_rate(optimiser, rate)
     return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, losses)
 
 
-def _decay(decay: str) -> tuple[float, str]:
-    factor, _, unit = decay.partition(" a ")
-    return float(factor or 1), unit
+def _step_as_noted(optimiser: Any, model: Any, goal: Note | None) -> None:
+    """A step of the rate that takes the noted weights nearest to where they are noted next.
 
-
-def _set_rate(optimiser: Any, rate: float) -> None:
-    if isinstance(optimiser, _Adam):
-        optimiser.rate = rate
+    A step is so many times as long as the rate is larger, whatever its direction.
+    """
+    weight = next(model.decoder.parameters())
+    before = [(p, p.detach().clone()) for p in model.parameters()]
+    start = standins.sample(weight.detach()).double()
+    optimiser.step()
+    if goal is None:
         return
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    way = standins.sample(weight.detach()).double() - start
+    share = float((goal.weights - start) @ way / (way @ way).clamp(min=1e-30))
+    with torch.no_grad():
+        for p, old in before:
+            p.copy_(old + share * (p - old))
 
 
 def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
@@ -460,6 +486,11 @@ def stops_after(course: Course, seen: State) -> int | None:
 
     train(course, Recipe(), look)
     return found[0] if found else None
+
+
+def changes_mode(course: Course, seen: State) -> bool:
+    """Whether it is the promised training, but for steps in eval mode."""
+    return _fits(course, seen, Recipe(mode=NOTED))
 
 
 def is_steady(course: Course) -> bool:
@@ -632,7 +663,7 @@ def _passes(course: Course, seen: State) -> list[str]:
 def _combined(found: list[Recipe]) -> Iterator[Recipe]:
     """Each recipe alone, then with one and two deviations that several batches show."""
     yield from found
-    aspects = ("renewed", "decay", "share", "mode", "clears", "steps", "batches", "epochs")
+    aspects = ("renewed", "share", "clears", "steps", "batches", "epochs", "mode", "decay")
     singles = [(name, choice) for name in aspects for choice in _CHOICES[name]]
     for count, most in ((1, 6), (2, 2)):
         for recipe in found[:most]:

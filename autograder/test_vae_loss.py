@@ -21,6 +21,7 @@ from autograder.loss_probe import (
     TOTAL,
     call_loss,
     collect,
+    own_gradient,
     read_terms,
     total_gradient,
 )
@@ -28,6 +29,7 @@ from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.vae import Habits, Model, Sizes, try_sizes
+from autograder.worker import standins
 
 
 @dataclass
@@ -103,7 +105,21 @@ def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.
     if _is_swapped(evidence.cases):
         text = "the halves of q are taken the other way round"
         return Wrong(f"{words}; {text}.", "swapped-mean-and-log-sigma")
+    if _is_drawn(session, draws, evidence):
+        text = "yours is another number at every call: use the formula, not a sample"
+        return Wrong(f"{words}; {text}.", "kl-formula")
     return Wrong(f"{words}; yours fits no known mistake.")
+
+
+def _is_drawn(session: Session, draws: Draws, evidence: Evidence) -> bool:
+    """Whether the KL differs between two calls on the same outputs."""
+    nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
+    model, q = Model(session, nz, 1.0), draws.normal(batch, 2 * nz)
+    x, rec = draws.images(batch), draws.images(batch)
+    first, second = (
+        call_loss(session, model, evidence.used, x, rec, q, KL).values[KL] for _ in range(2)
+    )
+    return not math.isclose(first, second, rel_tol=1e-4)
 
 
 def _in_words(cause: losses.Cause) -> str:
@@ -266,13 +282,12 @@ def _is_right(cases: list[Case], term: int) -> bool:
 
 
 def _other_ways(habits: Habits) -> list[Habits]:
-    """How forward has been seen to work: its sizes, its outputs, both."""
+    """How the class may work: with its own outputs, at its sizes, both.
+
+    Outputs of its own may hold more than is promised, and its loss may read that.
+    """
     sizes, plain = habits.sizes or Sizes(), PROMISED.reading
-    ways = [
-        Habits(Sizes(), plain, habits.own),
-        Habits(sizes, plain),
-        Habits(sizes, plain, habits.own),
-    ]
+    ways = [Habits(Sizes(), plain, own=True), Habits(sizes, plain), Habits(sizes, plain, own=True)]
     return [w for w in ways if w != Habits(Sizes(), plain)]
 
 
@@ -322,7 +337,7 @@ def test_total(session: Session, draws: Draws, habits: Habits) -> None:
     if slug is not None:
         text = f"The total should be rec_loss + beta * kl_loss; yours is {words}."
         raise Wrong(text, _beta_variable(session, draws, evidence) or slug or None)
-    _check_gradient(session, draws, evidence)
+    _check_gradient(session, draws, evidence, habits.reading.right)
 
 
 def _beta_variable(session: Session, draws: Draws, evidence: Evidence) -> str | None:
@@ -346,10 +361,11 @@ def _beta_variable(session: Session, draws: Draws, evidence: Evidence) -> str | 
     return None
 
 
-def _check_gradient(session: Session, draws: Draws, evidence: Evidence) -> None:
+def _check_gradient(session: Session, draws: Draws, evidence: Evidence, sampled: bool) -> None:
     """The gradients of terms that are right; that of a wrong term must only be there."""
     used = evidence.used
     if used.own:
+        _check_own_gradient(session, draws, evidence, sampled)
         return
     case, by_q, by_rec, has_graph = total_gradient(session, draws, used, evidence.sizes)
     if not has_graph or not isinstance(by_q, Tensor) or not isinstance(by_rec, Tensor):
@@ -365,6 +381,31 @@ def _check_gradient(session: Session, draws: Draws, evidence: Evidence) -> None:
             raise Wrong("The gradient of the total with respect to q is cut.", "detached-gradient")
     elif not bool((by_q != 0).any()):
         raise Wrong("The gradient of the total with respect to q is zero.", "detached-gradient")
+
+
+def _check_own_gradient(session: Session, draws: Draws, evidence: Evidence, sampled: bool) -> None:
+    """The gradient of the total of the class's own outputs, with respect to the codes.
+
+    sampled: whether the latents are mean + exp(log_sigma) * noise; otherwise the gradient must
+    only be there.
+    """
+    nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
+    beta = draws.real(0.3, 4.0)
+    call, found = own_gradient(session, Model(session, nz, beta), draws.normal(batch, 2 * nz))
+    if found is None or not bool((found != 0).any()):
+        raise Wrong("The total has no gradient that leads to q and to rec.", "detached-gradient")
+    cases = evidence.cases
+    right = losses.explain_rec(cases).right and losses.explain_kl(cases).right
+    if not (sampled and right and call.keeps_image and call.z is not None):
+        return
+    q = call.q.double().requires_grad_()
+    mu, s = q.chunk(2, 1)
+    noise = ((call.z - mu) / s.exp()).detach()
+    rec = standins.Decoder(nz)(mu + s.exp() * noise)
+    kl = losses.kl(Case(mu, s, call.x, rec, beta, (0.0, 0.0, 0.0)))
+    total = (rec - call.x).square().mean() + beta * kl
+    if not _close(found, torch.autograd.grad(total, q)[0]):
+        raise Wrong("The gradient of the total is cut on its way to q.", "detached-gradient")
 
 
 def _close(seen: Tensor, expected: Tensor) -> bool:

@@ -17,8 +17,9 @@ from autograder.compare import described
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.replay import Course, Recipe, State, Terms
+from autograder.replay import Course, Note, Recipe, State, Terms
 from autograder.submission import Session
+from autograder.worker import standins
 from autograder.worker.wire import Graph, Number
 
 _UPDATE = {
@@ -78,7 +79,11 @@ class Trial:
     state: State
     returned: Any
     cleared: bool  # no gradients were left at the end
-    differentiated: bool  # a gradient reached the weights at some time
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether a gradient reached the weights at some time."""
+        return len(self.course.notes) > 1
 
 
 @dataclass
@@ -95,6 +100,7 @@ class Findings:
     variable: tuple[str, str] | None = None
     late: Trial | None = None
     stop: int | None = None
+    evaluates: bool = False
     unmoved: bool = False  # whether batches stay where they are, whatever the device
 
     @property
@@ -138,7 +144,8 @@ class Trainer:
         """
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
-            arguments = (3, course.beta, course.terms.numbers, course.terms.extra)
+            terms = course.terms
+            arguments = (3, course.beta, terms.numbers, terms.extra, list(terms.outputs))
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
@@ -148,8 +155,9 @@ class Trainer:
         state, cleared = session.ask("state", model), session.ask("cleared", model)
         if not isinstance(state, dict) or not _is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
-        differentiated = session.attribute(model, "differentiated") is True
-        return Trial(course, state, returned, cleared is True, differentiated)
+        end = Note(True, standins.sample(state["decoder.0.weight"]).double())
+        course = replace(course, notes=(*_notes(session.attribute(model, "noted")), end))
+        return Trial(course, state, returned, cleared is True)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""
@@ -176,6 +184,7 @@ class Trainer:
             found.late = self._look_late(session, draws, terms)
             if found.late is not None and not _promised(found.late):
                 found.stop = replay.stops_after(found.late.course, found.late.state)
+                found.evaluates = replay.changes_mode(found.late.course, found.late.state)
             found.unmoved = self._leaves_batches(session, courses[0])
         return found
 
@@ -324,7 +333,7 @@ class Trainer:
         if recipe is None:
             self._check_first_step(session, draws, findings)
             return
-        if findings.late is not None and findings.stop is None:
+        if findings.late is not None and findings.stop is None and not findings.evaluates:
             name = replay.optimiser_of(findings.late.course, findings.late.state)
             if name is not None:
                 text = f"Expected Adam with its defaults; the weights move as {name} does."
@@ -385,7 +394,9 @@ class Trainer:
         recipe = replay.explain([first.course], [first.state])
         if recipe is not None and recipe.deviations():
             aspect = recipe.deviations()[0]
-            slug = {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect]
+            if aspect in _UPDATE:
+                raise self._update_fault(session, findings, recipe, aspect, _UPDATE[aspect])
+            slug = {**_STEPPING, "epochs": "wrong-epochs"}[aspect]
             raise Wrong(f"The first step is not as promised ({getattr(recipe, aspect)}).", slug)
         if not replay.same(first.course, self.trial(session, first.course).state, first.state):
             text = "Two trainings from the same start differ: inputs or targets are random."
@@ -410,6 +421,8 @@ class Trainer:
         if findings.stop is not None and _passes(findings) == 1:
             text = f"Of {replay.MANY} batches in a pass, the training uses {findings.stop}."
             raise Wrong(text, "drops-data")
+        if findings.evaluates:
+            raise Wrong("After some steps the model trains on in eval mode.", "eval-mode-training")
         if findings.unmoved:
             text = "The batches of the loader are not moved to the `device` that is asked for."
             raise Wrong(text, "hard-coded-device")
@@ -419,7 +432,8 @@ class Trainer:
     ) -> Wrong:
         value = getattr(recipe, aspect)
         if aspect == "mode":
-            return Wrong("The model is in eval mode while it trains.", slug)
+            some = "" if value == "eval" else ", for some of the steps"
+            return Wrong(f"The model is in eval mode while it trains{some}.", slug)
         if aspect == "clears":
             return Wrong("Gradients of earlier batches are still there at a step.", slug)
         if aspect == "batches":
@@ -477,6 +491,17 @@ class Trainer:
 def _promised(trial: Trial) -> bool:
     """Whether the promised training gives the same weights."""
     return replay.same(trial.course, trial.state, trial.course.promised.state)
+
+
+def _notes(told: Any) -> tuple[Note, ...]:
+    """What the stand-in noted, as far as it has the form."""
+    size = (1 + standins.SAMPLE,)
+    rows = told if isinstance(told, list) else []
+    return tuple(
+        Note(bool(row[0]), row[1:].double())
+        for row in rows
+        if isinstance(row, Tensor) and tuple(row.shape) == size
+    )
 
 
 def _passes(findings: Findings) -> int:

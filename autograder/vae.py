@@ -415,20 +415,24 @@ def _is_promised(call: Forward) -> bool:
 def _learn_terms(session: Session, draws: Draws, sizes: Sizes) -> Terms:
     """What the loss returns beside the total, for outputs of the student's own forward."""
     nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
+    further: tuple[str, ...] = ()
     try:
         model = Model(session, nz, 2.0)
         call = model.forward(draw_code(draws, batch, nz))
+        if isinstance(call.output, dict):
+            further = tuple(k for k in call.output if isinstance(k, str) and k not in ("q", "rec"))
         told = model.call("loss", call.x, Ref(call.handle))
     except Unchecked:
-        return Terms()
+        return Terms(outputs=further)
     terms = told[1] if isinstance(told, tuple | list) and len(told) == 2 else None
     if not isinstance(terms, dict) or not terms:
-        return Terms()
+        return Terms(outputs=further)
     kinds = {"graph" if isinstance(v, Graph) else _kind_of_number(v) for v in terms.values()}
     values = {k: number(v) for k, v in terms.items() if isinstance(k, str)}
     return Terms(
         kinds.pop() if len(kinds) == 1 else "graph",
         {k: _meaning(v, values) for k, v in values.items() if k not in ("rec_loss", "kl_loss")},
+        further,
     )
 
 

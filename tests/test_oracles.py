@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from autograder import losses, noise, replay
 from autograder.draws import Draws
 from autograder.losses import Case
-from autograder.replay import Recipe, Terms
+from autograder.replay import Note, Recipe, Terms
+from autograder.worker import standins
 
 SEEDS = st.integers(0, 2**32)
 
@@ -99,7 +102,6 @@ RECIPES = [
     Recipe(target="zeros"),
     Recipe(frozen="encoder"),
     Recipe(renewed="epoch"),
-    Recipe(decay="0.9 a pass"),
     Recipe(mode="eval"),
     Recipe(clears="never"),
     Recipe(clears="epoch"),
@@ -133,3 +135,28 @@ def test_weights_that_nothing_explains_stay_unexplained() -> None:
     drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
     state = {k: v + 0.1 if v.is_floating_point() else v for k, v in drawn.state.items()}
     assert replay.explain([drawn], [state]) is None
+
+
+def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() -> None:
+    drawn = course(5, "TinyAutoEncoder")
+    for rates, modes, told in (([1.0, 0.5, 0.1], [True], "decay"), ([1.0], [True, False], "mode")):
+        model = drawn.model()
+        optimiser = torch.optim.Adam(model.parameters(), lr=drawn.rate)
+        for step, x in enumerate(drawn.batches * drawn.epochs):
+            model.train(modes[step % len(modes)])
+            optimiser.zero_grad()
+            torch.nn.functional.mse_loss(model(x), x).backward()
+            optimiser.param_groups[0]["lr"] = drawn.rate * rates[step % len(rates)]
+            optimiser.step()
+        state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        end = standins.sample(state["decoder.0.weight"]).double()
+        notes = [Note(bool(n[0]), n[1:].double()) for n in model.noted] + [Note(True, end)]
+        seen = replace(drawn, notes=tuple(notes))
+        assert replay.same(seen, state, replay.train(seen, _noted(told)).state)
+        others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
+        assert not replay.same(seen, others, replay.train(seen, _noted(told)).state)
+        assert not replay.same(seen, state, seen.promised.state)
+
+
+def _noted(aspect: str) -> Recipe:
+    return Recipe(decay=replay.NOTED) if aspect == "decay" else Recipe(mode=replay.NOTED)

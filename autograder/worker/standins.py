@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 PIXELS = 28 * 28
+SAMPLE = 256  # weights whose way is noted
 MISMATCH = "Expected all tensors to be on the same device"
 Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
 
@@ -109,18 +110,25 @@ class Faint(nn.Module):
 
 
 def _note_gradients(model: Any) -> None:
-    """Set `model.differentiated` when a gradient reaches its weights.
+    """Note the mode and some weights in `model.noted` whenever a gradient reaches its weights.
 
     The hook must not hold the model: what holds itself through a hook is never freed.
     """
     held = weakref.ref(model)
+    model.noted = []
 
     def note(weight: Tensor) -> None:
         found = held()
         if found is not None:
-            found.differentiated = True
+            mode = weight.new_tensor([found.training])
+            found.noted.append(torch.cat([mode, sample(weight.detach())]))
 
     next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
+
+
+def sample(weight: Tensor) -> Tensor:
+    """The weights that are noted; weight: the first one of the decoder."""
+    return weight.flatten()[:SAMPLE]
 
 
 class TinyAutoEncoder(nn.Module):
@@ -135,7 +143,6 @@ class TinyAutoEncoder(nn.Module):
         self.decoder = nn.Sequential(
             nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
         )
-        self.differentiated = False  # whether a gradient ever reached the weights
         _note_gradients(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,24 +162,27 @@ class TinyVariational(nn.Module):
         beta: float = 1.0,
         numbers: str = "graph",
         extra: dict[str, str] | None = None,
+        outputs: list[str] | None = None,
     ) -> None:
         """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
 
         extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
+        outputs: further keys of what forward returns, for a loop that logs them.
         """
         super().__init__()
+        self.outputs = outputs or []
         self.nz, self.beta = nz, beta
         self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
         self.encoder = whole.encoder
         self.decoder = whole.decoder
-        self.differentiated = False
         _note_gradients(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
         q = self.encoder(x)
-        return {"q": q, "rec": self.decoder(torch.tanh(q))}
+        further = dict.fromkeys(self.outputs, q[:, : self.nz])
+        return {**further, "q": q, "rec": self.decoder(torch.tanh(q))}
 
     def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
