@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +80,7 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
     fixed = set(network.frozen)
     pending: list[Operation] = []
     norms = spelt_out(network, x)
+    unfolded: Operation | None = None
     for index, operation in enumerate(network.operations):
         inputs = tensors_in(operation)
         outputs = tensors_of(operation.out)
@@ -106,7 +108,16 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
         if operation.name not in _ELEMENTWISE | MAKERS | {"detach", "alias"}:
             found += _pointwise(pending, network, x, learned)
             pending = []
+        if operation.name == "im2col":
+            unfolded = operation
+            continue
+        if operation.name == "col2im":
+            found += _folded(operation, found)
+            continue
         made = _layer(operation, network, flowing)
+        if unfolded is not None and made and made[0].kind == "linear":
+            made = [_unfolded_convolution(unfolded, operation, flowing)]
+            unfolded = None
         for layer in made:
             layer.trained = any(number in learned for number in inputs)
             layer.frozen = any(number in fixed for number in inputs)
@@ -226,6 +237,33 @@ def _convolution(operation: Operation, network: Network, shape: tuple[int, ...])
         return Layer("linear", channels, bias=bias)
     kind = "transposed" if transposed else "conv"
     return Layer(kind, channels, kernel, shape[2:], bias)
+
+
+def _unfolded_convolution(unfolded: Operation, product: Operation, flowing: set[int]) -> Layer:
+    """A convolution that is written as a product with the patches of the image."""
+    sides = _shape(unfolded.args[0])[-2:]
+    kernel, dilation, padding, stride = unfolded.args[1:5]
+    resolution = tuple(
+        (side + 2 * p - d * (k - 1) - 1) // s + 1
+        for side, k, d, p, s in zip(sides, kernel, dilation, padding, stride, strict=True)
+    )
+    patch = _shape(unfolded.out)[-2]
+    weights = [_shape(a) for a in product.args if not flowing & set(tensors_of(a))]
+    sizes = [math.prod(shape[-2:]) for shape in weights if patch in shape[-2:]]
+    bias = product.name in ("addmm", "baddbmm")
+    return Layer("conv", sizes[0] // patch if sizes else 0, tuple(kernel), resolution, bias)
+
+
+def _folded(operation: Operation, found: list[Layer]) -> list[Layer]:
+    """The transposed convolution that a product is whose results are summed where they overlap."""
+    shape = _shape(operation.out)
+    if not found or found[-1].kind != "linear":
+        return [Layer("other", resolution=shape[2:], name="fold")]
+    product = found.pop()
+    kernel = tuple(operation.args[2])
+    made = Layer("transposed", shape[1], kernel, shape[2:], bias=False)
+    made.trained, made.frozen, made.weight = product.trained, product.frozen, product.weight
+    return [made]
 
 
 _PROBE = torch.linspace(-3.0, 3.0, 61, dtype=torch.float64)

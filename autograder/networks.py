@@ -17,6 +17,7 @@ SIZE_LIMIT = 1 << 25  # numbers in any tensor of a rebuilt network
 TOLERANCE = 2e-3  # of the largest output: float32, another order of summation, batch norm
 
 CONVOLUTIONS = {"convolution", "_convolution"}
+FOLDS = {"im2col", "col2im"}  # a convolution is a product between them
 PRODUCTS = {"addmm", "mm", "bmm", "baddbmm", "linear", "matmul"}
 BATCH_NORMS = {
     "native_batch_norm",
@@ -66,9 +67,9 @@ MAKERS = set(
     new_ones new_full new_empty eye linspace var_mean fill_ zero_ _weight_norm_interface
     """.split()
 )
-_ALLOWED = (CONVOLUTIONS | PRODUCTS | BATCH_NORMS | OTHER_NORMS | POINTWISE | SHAPES | _POOLS) | (
-    MAKERS | MASKED
-)
+_ALLOWED = (
+    CONVOLUTIONS | FOLDS | PRODUCTS | BATCH_NORMS | OTHER_NORMS | POINTWISE | SHAPES | _POOLS
+) | (MAKERS | MASKED)
 # results that share memory with the first argument, so that a change of one is a change of both
 _VIEWS = set(
     """
@@ -78,8 +79,13 @@ _VIEWS = set(
     """.split()
 )
 _PARAMETERS = ("trained", "frozen")
-_DTYPES = {
-    str(d): d for d in (torch.float16, torch.float32, torch.float64, torch.int64, torch.bool)
+_SYMBOLS = {
+    str(symbol): symbol
+    for symbol in (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+        *(torch.uint8, torch.int32, torch.int64),
+        *(torch.contiguous_format, torch.preserve_format, torch.channels_last),
+    )
 }
 
 
@@ -201,7 +207,7 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
     named = {k: _argument(v, tensors) for k, v in operation.kwargs.items()}
     if "device" in named:
         named["device"] = torch.device("cpu")
-    named = {k: v for k, v in named.items() if k not in ("memory_format", "layout", "pin_memory")}
+    named = {k: v for k, v in named.items() if k not in ("layout", "pin_memory")}
     if operation.name in BATCH_NORMS:
         _check_batch_norm(args)
     if operation.name == "detach":  # what a cut gradient would be if it were whole
@@ -229,6 +235,9 @@ def _size_bound(name: str, args: list[Any]) -> int:
             (n + 3) * max(reach, 1) * (k + 2) for n, k in zip(image[2:], weight[2:], strict=True)
         ]
         return image[0] * max(weight[:2]) * math.prod(sides) // 64
+    if name == "im2col":
+        padded = [n + 2 * pad for n, pad in zip(shapes[0][-2:], args[3], strict=True)]
+        return math.prod([*shapes[0][:2], *args[1], *padded])
     asked = [n for a in args if isinstance(a, list) for n in a if isinstance(n, int) and n > 0]
     if name in MAKERS | _POOLS | {"constant_pad_nd", "expand"} and asked:
         widest = max(map(math.prod, shapes), default=1)
@@ -249,7 +258,7 @@ def _argument(item: Any, tensors: dict[int, Tensor]) -> Any:
     if isinstance(item, dict):
         if "tensor" in item:
             return tensors[item["tensor"]]
-        return _DTYPES.get(str(item.get("symbol")))
+        return _SYMBOLS.get(str(item.get("symbol")))
     return item
 
 
