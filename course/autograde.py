@@ -20,7 +20,7 @@ from nbgrader.converters.base import NbGraderException
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata
 from traitlets import Bool, Integer, List
 
-from autograder import sandbox
+from autograder import sandbox, weights_file
 from autograder.notebook import NotebookError, load, locate_answers, words
 from course import submitted, verdicts
 from course.rebuild import Graded, rebuild
@@ -119,6 +119,8 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             made.update(str(path.relative_to(found.folder)).encode("utf-8", "replace") + b"\0")
             with contextlib.suppress(OSError), path.open("rb") as file:
                 made.update(hashlib.file_digest(file, "sha256").digest())
+        for notebook in found.notebooks:
+            made.update(hashlib.sha256(weights_file.content(notebook.parent) or b"").digest())
         return made.hexdigest()
 
     def _is_due(self, folder: Path) -> bool:
