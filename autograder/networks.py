@@ -187,6 +187,13 @@ def claimed(told: Any) -> Network:
         raise Unconfirmed("the trace has no known form") from error
 
 
+def names_told(told: Any) -> set[str]:
+    """The names of the operations in a trace, whatever else it holds."""
+    listed = told.get("operations") if isinstance(told, dict) else None
+    items = listed if isinstance(listed, list) else []
+    return {str(item.get("op", "")) for item in items if isinstance(item, dict)}
+
+
 def _contributing(operations: list[Operation], result: int) -> list[Operation]:
     """The operations that the result rests on: not those of prints, checks and statistics."""
     memory: dict[int, int] = {}  # of a view: the tensor that it shares memory with
