@@ -132,7 +132,7 @@ class Network:
         operations: list[Operation] = []
         tensors = {0: x.clone(), **{k: v.clone() for k, v in self.values.items()}}
         flowing, reached = {0}, {_memory(tensors[0])}
-        for operation in self.operations:
+        for operation in self._in_time():
             args, kwargs = _measured(operation.args, tensors), _measured(operation.kwargs, tensors)
             read = [n for n in tensors_in(operation) if n in tensors]
             perform(operation, tensors)
@@ -161,11 +161,16 @@ class Network:
         inputs = list(leaves.values())
         return list(torch.autograd.grad((output * weights).sum(), inputs, allow_unused=True))
 
-    def _execute(self, tensors: dict[int, Tensor]) -> Tensor:
+    def _in_time(self) -> Iterator[Operation]:
+        """The operations, as long as running them takes no more than is allowed."""
         ends = time.monotonic() + SECONDS_LIMIT
         for operation in self.operations:
             if time.monotonic() > ends:
                 raise Unconfirmed(f"its operations take more than {SECONDS_LIMIT:g} seconds")
+            yield operation
+
+    def _execute(self, tensors: dict[int, Tensor]) -> Tensor:
+        for operation in self._in_time():
             try:
                 perform(operation, tensors)
             except Exception as error:  # a claim may be any nonsense

@@ -8,15 +8,18 @@ all else in the notebook is right, so the honest task beside it keeps full marks
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import time
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from autograder import report
 from autograder.contract import BY_ID
 from autograder.grading import Grade
 from autograder.notebook import parse
@@ -156,18 +159,36 @@ class Watched(Submission):
             self.busy = before
 
 
-def carry_out(attack: Attack) -> Outcome:
+def carry_out(attack: Attack, weights: bytes | None = None) -> Outcome:
     """Grade the attacked task and the honest one, in the box."""
     content = json.loads(nbformat.writes(notebook(attack.cell)))
     made = parse(content, Path("vae.ipynb"))
     submission = Watched(made.cells, boxed=True, answer_seconds=SECONDS, statement_seconds=STATEMENT)
-    run = Run(Grade(made), submission, 1, learning=attack.learning)
+    run = Run(Grade(made), submission, 1, learning=attack.learning, weights=weights)
     began = time.monotonic()
     try:
         perform(run, (attack.task, attack.honest) if attack.honest else (attack.task,))
     finally:
         submission.close()
     return Outcome(run.grade, time.monotonic() - began, submission.marked)
+
+
+def assert_clean(text: str) -> None:
+    """No character or order in a report that a terminal, a log or a page would follow."""
+    for character in text.replace("\n", ""):
+        assert unicodedata.category(character)[0] != "C", repr(text)
+    assert "::" not in text, repr(text)
+    assert "##[" not in text, repr(text)
+
+
+def left_behind() -> list[str]:
+    """Processes of a worker, or of what it started, that outlived it."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and b"987654" in (folder / "cmdline").read_bytes():
+                found.append(folder.name)
+    return found
 
 
 def assert_holds(attack: Attack) -> None:
@@ -180,6 +201,11 @@ def assert_holds(attack: Attack) -> None:
         honest = BY_ID[attack.honest]
         assert outcome.grade.score(honest) == honest.points, told
     assert outcome.seconds < BOUND
+    shown = io.StringIO()
+    report.show(outcome.grade, shown)
+    assert_clean(shown.getvalue())
+    assert_clean("".join(r.message for r in outcome.grade.results))
+    assert not left_behind()
     if attack.score < BY_ID[attack.task].points:
         assert outcome.messages(attack.task).strip(), told
     assert re.search(attack.says, outcome.messages(attack.task)), told

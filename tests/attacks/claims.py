@@ -27,10 +27,13 @@ def told(name: str, change: str, **rest: object) -> dict[str, object]:
     return {"name": name, "task": "encoder", "cell": cell, **found, **rest}
 
 
-def heavy(name: str, op: str, args: str, kwargs: str = "{}", count: int = 1) -> dict[str, object]:
+def heavy(
+    name: str, op: str, args: str, kwargs: str = "{}", count: int = 1, first: str = ""
+) -> dict[str, object]:
     """The trace begins with `count` operations that take too much, and ends with their sum."""
     change = (
-        f"big = [{{'op': 'aten.{op}', 'args': {args}, 'kwargs': {kwargs},"
+        f"first = [{first}]\n"
+        f"            big = first + [{{'op': 'aten.{op}', 'args': {args}, 'kwargs': {kwargs},"
         " 'out': {'tensor': 100000 + i, 'shape': [1]}}"
         f" for i in range({count})]\n"
         "            last = told['result']\n"
@@ -43,6 +46,9 @@ def heavy(name: str, op: str, args: str, kwargs: str = "{}", count: int = 1) -> 
 
 
 A = "[{'tensor': 0}]"
+ONES = (
+    "{'op': 'aten.ones.default', 'args': [%s], 'kwargs': {}, 'out': {'tensor': %d, 'shape': [1]}}"
+)
 ATTACKS = family(
     "claim",
     told("nothing", "pass", score=2.0, says="2x2"),
@@ -73,12 +79,19 @@ ATTACKS = family(
     heavy("upsample", "upsample_nearest2d.vec", f"[{A[1:-1]}, None, [4000.0, 4000.0]]"),
     heavy("replicate-twice", "replication_pad2d.default", f"[{A[1:-1]}, [2000] * 4]", count=2),
     heavy("cat", "cat.default", f"[{A} * 40000, 0]"),
-    heavy("matmul", "mm.default", "[{'tensor': 99999}, {'tensor': 99999}]"),
+    heavy(
+        "matmul",
+        "mm.default",
+        "[{'tensor': 99999}, {'tensor': 99999}]",
+        count=1500,
+        first=ONES % ("[5000, 5000]", 99999),
+    ),
     heavy(
         "batch-norm-by-name",
         "native_batch_norm.default",
-        "[{'tensor': 0}]",
+        "[{'tensor': 99997}]",
         "{'weight': None, 'bias': None, 'running_mean': {'tensor': 99998},"
         " 'running_var': {'tensor': 99998}, 'training': False, 'momentum': 0.1, 'eps': 1e-5}",
+        first=f"{ONES % ('[1]', 99998)}, {ONES % ('[2, 10000000, 1]', 99997)}",
     ),
 )
