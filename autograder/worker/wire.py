@@ -16,7 +16,9 @@ from typing import Any, BinaryIO
 import torch
 
 HEADER_LIMIT = 8 << 20  # bytes of JSON in a frame
-BODY_LIMIT = 128 << 20  # bytes of all tensors of a frame; the host computes with copies of 8 times that
+BODY_LIMIT = (
+    128 << 20
+)  # bytes of all tensors of a frame; the host computes with copies of 8 times that
 NODE_LIMIT = 400_000  # values in one message
 DEPTH_LIMIT = 24  # containers within containers
 TEXT_LIMIT = 4_000  # characters of a string that student code made

@@ -163,7 +163,9 @@ def carry_out(attack: Attack, weights: bytes | None = None) -> Outcome:
     """Grade the attacked task and the honest one, in the box."""
     content = json.loads(nbformat.writes(notebook(attack.cell)))
     made = parse(content, Path("vae.ipynb"))
-    submission = Watched(made.cells, boxed=True, answer_seconds=SECONDS, statement_seconds=STATEMENT)
+    submission = Watched(
+        made.cells, boxed=True, answer_seconds=SECONDS, statement_seconds=STATEMENT
+    )
     run = Run(Grade(made), submission, 1, learning=attack.learning, weights=weights)
     began = time.monotonic()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.attacks.attack import family
 
+
 def told(name: str, change: str, **rest: object) -> dict[str, object]:
     """A wrong encoder (2x2 for 3x3) whose trace is changed."""
     cell = (
@@ -66,7 +67,11 @@ ATTACKS = family(
     told("odd-operations", "told['operations'] = [5, None, {'op': 'aten.view'}]"),
     told("no-trace", "told = [1, 2]", says="raised"),
     told("no-result", "told['result'] = 'x'"),
-    told("odd-numbers", "told['operations'][0]['out'] = {'tensor': -2**63, 'shape': [None]}", says="does not follow"),
+    told(
+        "odd-numbers",
+        "told['operations'][0]['out'] = {'tensor': -2**63, 'shape': [None]}",
+        says="does not follow",
+    ),
     told("no-output", "told['output'] = None", says="should return one tensor"),
     told("other-operations", "told['operations'][0]['op'] = 'os.system'"),
     told("private-operations", "told['operations'][0]['op'] = 'aten.__class__.__base__'"),

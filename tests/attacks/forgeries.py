@@ -51,7 +51,9 @@ ATTACKS = family(
     forged("no-json", "frame('{')"),
     forged("no-object", "frame('[]')"),
     forged("nested", "frame('[' * 100000)"),
-    forged("nested-values", """frame('{"value": ' + '{"l": [' * 90 + ']}' * 90 + ', "tensors": []}')"""),
+    forged(
+        "nested-values", """frame('{"value": ' + '{"l": [' * 90 + ']}' * 90 + ', "tensors": []}')"""
+    ),
     forged("half-a-frame", "struct.pack('!IQ', 100, 0) + b'x'", "not finish"),
     forged("half-a-head", "b'x'", "not finish"),
     forged("huge-head", "struct.pack('!IQ', 2**32 - 1, 0)"),
@@ -75,10 +77,15 @@ ATTACKS = family(
         "not defined",
     ),
     sampling("everywhere", "everywhere(b'x' * 100)", LOST, marks=False),
-    sampling("everywhere-an-answer", """everywhere(frame('{"value": true, "tensors": []}'))""", "a bool", marks=False),
+    sampling(
+        "everywhere-an-answer",
+        """everywhere(frame('{"value": true, "tensors": []}'))""",
+        "a bool",
+        marks=False,
+    ),
     sampling(
         "endless",
-        "while True:\n    everywhere(frame('{\"value\": null, \"tensors\": []}') * 100)",
+        'while True:\n    everywhere(frame(\'{"value": null, "tensors": []}\') * 100)',
         "disturbed|nothing|not finish",
         marks=False,
     ),

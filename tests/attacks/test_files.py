@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 
 from autograder import cli, notebook
 from tests import corpus
-from tests.attacks.attack import assert_clean
+from tests.attacks.attack import Attack, assert_clean, carry_out
 from tests.test_cli import command, run_pytest, student_folder
 
 CODE = {"cell_type": "code", "source": "x = 1"}
@@ -181,6 +182,10 @@ def test_files_beside_the_notebook_are_not_read(tmp_path: Path) -> None:
     for name, text in SETTINGS.items():
         (tmp_path / name).write_text(text)
     os.mkfifo(tmp_path / "vae.safetensors")
+    constants = tmp_path / ".hypothesis" / "constants"  # where hypothesis looks, by a known name
+    constants.mkdir(parents=True)
+    for source in Path(notebook.__file__).parent.glob("*.py"):
+        os.mkfifo(constants / hashlib.sha1(source.read_bytes()).hexdigest()[:16])
     (tmp_path / "data").symlink_to("/")
     before = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
     done = command("grade", "vae.ipynb", "--no-learning", "--seed", "1", folder=tmp_path)
@@ -232,8 +237,6 @@ FILES = {
 @pytest.mark.usefixtures("box")
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_weights_earns_nothing_by_what_it_is(name: str) -> None:
-    from tests.attacks.attack import Attack, carry_out
-
     attack = Attack("weights", name, "beta-tuning", "TUNED_BETA = 2e-3", honest=None)
     outcome = carry_out(attack, weights=FILES[name])
     assert not outcome.grade.faults, [r.message for r in outcome.grade.faults]
