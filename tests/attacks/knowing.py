@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from tests.attacks.attack import family
 from tests.attacks.endings import sampling
-from tests.attacks.patches import NOISELESS
 
 KEPT_OUT = "raise RuntimeError('kept out' if not found else f'got in: {found}'[:300])"
 
 
 def reaches(name: str, body: str, **rest: object) -> dict[str, object]:
     """What is put into `found` has been reached; nothing should be."""
-    told = {"says": "kept out", **rest}
-    return sampling(name, f"found = []\n{body}\n{KEPT_OUT}", **told)
+    says = str(rest.pop("says", "kept out"))
+    return sampling(name, f"found = []\n{body}\n{KEPT_OUT}", says, **rest)
 
 
 def counting(name: str, condition: str, score: float, says: str) -> dict[str, object]:

@@ -24,8 +24,7 @@ VAE.loss = _attack()
 def loss(name: str, patch: str, **rest: object) -> dict[str, object]:
     """A loss of nothing, behind a patch."""
     cell = WRONG_LOSS % patch.replace("\n", "\n    ")
-    told = {"name": name, "task": "vae-loss", "cell": cell, "says": "kl_loss", **rest}
-    return told
+    return {"name": name, "task": "vae-loss", "cell": cell, "says": "kl_loss", **rest}
 
 
 NOISELESS = """
