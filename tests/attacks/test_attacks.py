@@ -35,8 +35,14 @@ FAMILIES = (
 ATTACKS = [attack for module in FAMILIES for attack in module.ATTACKS]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every other attack by default; all of them with --whole-corpus."""
+    if "attack" in metafunc.fixturenames:
+        whole = metafunc.config.getoption("--whole-corpus")
+        metafunc.parametrize("attack", ATTACKS if whole else ATTACKS[::2], ids=str)
+
+
 @pytest.mark.usefixtures("box")
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_attack(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "SECONDS_LIMIT", 1.0)  # as tight as the answers
     assert_holds(attack)
