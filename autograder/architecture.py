@@ -184,7 +184,7 @@ class Architecture:
 
     def _unconfirmed(self, told: Any, error: Unconfirmed) -> Wrong:
         """What in the trace may have made it impossible to repeat."""
-        names = {str(o.get("op", "")) for o in told.get("operations", ()) if isinstance(o, dict)}
+        names = networks.names_told(told)
         if any("dropout" in n or "bernoulli" in n for n in names):
             return Wrong(
                 f"`{self.name}` has a dropout, where the specification has none.", "extra-layer"

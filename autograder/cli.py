@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autograder import contract
 from autograder.notebook import NotebookError, read
+from autograder.outcomes import printable
 
 INTERRUPTED = 130  # as shells have it
 
@@ -92,7 +93,8 @@ def _grade(parsed: argparse.Namespace) -> int:
         submission.close()
     report.show(grading.grade, sys.stdout)
     for fault in grading.grade.faults:
-        print(f"{parsed.notebook}: {fault.task}/{fault.id}: {fault.message}", file=sys.stderr)
+        line = f"{parsed.notebook}: {fault.task}/{fault.id}: {fault.message}"
+        print(printable(line), file=sys.stderr)
     if parsed.json is not None:
         text = json.dumps(grading.grade.as_json(), indent=1, ensure_ascii=True) + "\n"
         try:
@@ -123,6 +125,5 @@ def _perform(grading: object) -> None:
 
 
 def _refuse(reason: str) -> int:
-    line = " ".join(reason.split())
-    print(f"autograder: {line}", file=sys.stderr)
+    print(f"autograder: {printable(reason)}", file=sys.stderr)
     return 2

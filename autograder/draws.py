@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TypeVar
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+
+# Hypothesis reads and writes files in the folder where it runs, which may be a student's.
+set_hypothesis_home_dir(os.devnull)
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autograder.contract import ANSWERS, TASKS, Task
 from autograder.notebook import Notebook, answer_status, words
-from autograder.outcomes import NotAttempted, Unchecked, Wrong
+from autograder.outcomes import NotAttempted, Unchecked, Wrong, printable
 
 FAULT = "The grader itself failed on this check, so it costs nothing; please report it: "
 
@@ -37,11 +37,12 @@ class Result:
             return cls(task, id, points, "passed", remark)
         error = _verdict_within(error)
         if not isinstance(error, Wrong):
-            return cls(task, id, points, "fault", f"{FAULT}{type(error).__name__}: {error}")
+            text = printable(f"{FAULT}{type(error).__name__}: {error}")
+            return cls(task, id, points, "fault", text)
         outcome = "unchecked" if isinstance(error, Unchecked) else "wrong"
         if isinstance(error, NotAttempted):
             outcome = "not-attempted"
-        return cls(task, id, points, outcome, error.message, error.misconception)
+        return cls(task, id, points, outcome, printable(error.message), error.misconception)
 
 
 def _verdict_within(error: BaseException) -> BaseException:

@@ -65,6 +65,9 @@ def judged(session: Session, draws: Draws, run: Run) -> Judgement | None:
             raise
         except Wrong as fault:
             run.findings[NAME] = fault
+        except Exception as error:  # what is in the file may be any nonsense
+            text = f"The weights in `{NAME}` could not be judged ({type(error).__name__})"
+            run.findings[NAME] = Wrong(f"{text}; save them again by the notebook's cell.")
     found = run.findings[NAME]
     return found if isinstance(found, Judgement) else None
 

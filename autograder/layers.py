@@ -70,7 +70,7 @@ def read(network: Network, x: Tensor) -> list[Layer]:
     x: an input of the traced shape. Raises `Unconfirmed` where the operations have no known form.
     """
     try:
-        return _read(network, x)
+        return _read(network.measured(x), x)
     except Exception as error:  # as above
         raise Unconfirmed(f"its operations have no known form: {error}") from error
 
@@ -225,8 +225,7 @@ def _batch_norm(channels: int, statistics: str) -> Layer:
 
 def _convolution(operation: Operation, network: Network, shape: tuple[int, ...]) -> Layer:
     arguments = operation.args
-    weight = network.values.get(next(iter(tensors_of(arguments[1:2])), -1))
-    size = tuple(weight.shape) if weight is not None else _shape(arguments[1])
+    size = _shape(arguments[1])
     transposed = len(arguments) > 6 and arguments[6] is True
     groups = arguments[8] if len(arguments) > 8 and isinstance(arguments[8], int) else 1
     source = _shape(arguments[0])

@@ -6,14 +6,21 @@ host builds from it answers fresh inputs as the student's does.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 SIZE_LIMIT = 1 << 25  # numbers in any tensor of a rebuilt network
+MEMORY_LIMIT = 2 << 30  # bytes that a rebuilt network may take, where the system can tell
+WORK_LIMIT = 1 << 37  # multiplications in one of its operations
+SECONDS_LIMIT = 20.0  # for one run of it; student code had as long for the same
 TOLERANCE = 2e-3  # of the largest output: float32, another order of summation, batch norm
 
 CONVOLUTIONS = {"convolution", "_convolution"}
@@ -123,6 +130,29 @@ class Network:
                 flowing |= set(tensors_of(operation.out))
         return self.result in flowing
 
+    def measured(self, x: Tensor) -> Network:
+        """The network with the shapes that its tensors have, whatever the claim says of them.
+
+        Raises `Unconfirmed` where the input reaches tensors by ways that the claim does not tell.
+        """
+        operations: list[Operation] = []
+        tensors = {0: x.clone(), **{k: v.clone() for k, v in self.values.items()}}
+        flowing, reached = {0}, {_memory(tensors[0])}
+        for operation in self._in_time():
+            args, kwargs = _measured(operation.args, tensors), _measured(operation.kwargs, tensors)
+            read = [n for n in tensors_in(operation) if n in tensors]
+            perform(operation, tensors)
+            made = [n for n in tensors_of(operation.out) if n in tensors]
+            if any(n in flowing for n in read):
+                flowing |= set(made)
+                written = read[:1] if operation.name.endswith("_") else []
+                reached |= {_memory(tensors[n]) for n in made + written}
+            elif any(_memory(tensors[n]) in reached for n in read):
+                raise Unconfirmed("the input takes ways that are not told")
+            out = _measured(operation.out, tensors)
+            operations.append(Operation(operation.name, operation.overload, args, kwargs, out))
+        return replace(self, operations=operations)
+
     def run(self, x: Tensor) -> Tensor:
         """The network's output for an input of the traced shape; raises `Unconfirmed`."""
         copies = {k: v.clone() for k, v in self.values.items()}
@@ -137,8 +167,16 @@ class Network:
         inputs = list(leaves.values())
         return list(torch.autograd.grad((output * weights).sum(), inputs, allow_unused=True))
 
-    def _execute(self, tensors: dict[int, Tensor]) -> Tensor:
+    def _in_time(self) -> Iterator[Operation]:
+        """The operations, as long as running them takes no more than is allowed."""
+        ends = time.monotonic() + SECONDS_LIMIT
         for operation in self.operations:
+            if time.monotonic() > ends:
+                raise Unconfirmed(f"its operations take more than {SECONDS_LIMIT:g} seconds")
+            yield operation
+
+    def _execute(self, tensors: dict[int, Tensor]) -> Tensor:
+        for operation in self._in_time():
             try:
                 perform(operation, tensors)
             except Exception as error:  # a claim may be any nonsense
@@ -158,6 +196,13 @@ def claimed(told: Any) -> Network:
         return Network(_contributing(operations, result), values, trained, frozen, result)
     except Exception as error:  # as above
         raise Unconfirmed("the trace has no known form") from error
+
+
+def names_told(told: Any) -> set[str]:
+    """The names of the operations in a trace, whatever else it holds."""
+    listed = told.get("operations") if isinstance(told, dict) else None
+    items = listed if isinstance(listed, list) else []
+    return {str(item.get("op", "")) for item in items if isinstance(item, dict)}
 
 
 def _contributing(operations: list[Operation], result: int) -> list[Operation]:
@@ -204,15 +249,49 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
     args = [_argument(a, tensors) for a in operation.args]
     if _size_bound(operation.name, args) > SIZE_LIMIT:
         raise RuntimeError("a tensor would be too large")
+    if _work_bound(operation.name, args) > WORK_LIMIT:
+        raise RuntimeError("it would take too long")
     named = {k: _argument(v, tensors) for k, v in operation.kwargs.items()}
     if "device" in named:
         named["device"] = torch.device("cpu")
     named = {k: v for k, v in named.items() if k not in ("layout", "pin_memory")}
     if operation.name in BATCH_NORMS:
-        _check_batch_norm(args)
+        _check_batch_norm([*args, *named.values()])
     if operation.name == "detach":  # what a cut gradient would be if it were whole
         function = torch.ops.aten.alias.default
-    _bind(operation.out, function(*args, **named), tensors)
+    with bounded_memory():
+        made = function(*args, **named)
+    _bind(operation.out, made, tensors)
+
+
+def _work_bound(name: str, args: list[Any]) -> int:
+    """An upper bound on the multiplications of an operation, 0 where they are few."""
+    shapes = [tuple(a.shape) for a in args if isinstance(a, Tensor)]
+    if name in PRODUCTS:
+        return _size_bound(name, args) * max((shape[-1] for shape in shapes if shape), default=1)
+    if name in CONVOLUTIONS and len(shapes) > 1:
+        return _size_bound(name, args) * math.prod(shapes[1][1:])
+    return 0
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Let memory run out early in a block that does what a worker says: an error, not an end."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError, ValueError):  # no Linux
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + MEMORY_LIMIT
+    if before[0] == resource.RLIM_INFINITY or limit < before[0]:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _size_bound(name: str, args: list[Any]) -> int:
@@ -278,6 +357,24 @@ def _bind(described: Any, result: Any, tensors: dict[int, Tensor]) -> None:
     elif isinstance(result, tuple | list) and isinstance(described, list):
         for part, value in zip(described, result, strict=False):
             _bind(part, value, tensors)
+
+
+def _memory(tensor: Tensor) -> int:
+    """What the views of one tensor have in common."""
+    found: int = tensor.untyped_storage()._cdata
+    return found
+
+
+def _measured(item: Any, tensors: dict[int, Tensor]) -> Any:
+    """An argument or result with the shapes of its tensors."""
+    if isinstance(item, list):
+        return [_measured(part, tensors) for part in item]
+    if isinstance(item, dict) and "tensor" not in item:
+        return {k: _measured(v, tensors) for k, v in item.items()}
+    if isinstance(item, dict):
+        found = tensors.get(item["tensor"]) if type(item["tensor"]) is int else None
+        return item if found is None else {**item, "shape": list(found.shape)}
+    return item
 
 
 def tensors_in(operation: Operation) -> list[int]:

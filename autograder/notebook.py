@@ -100,6 +100,8 @@ def _json(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise NotebookError(f"{path}: cannot be read ({reason}); check its permissions") from error
+    except MemoryError as error:
+        raise NotebookError(f"{path}: too large to read; clear its outputs, save again") from error
     except (ValueError, RecursionError) as error:
         raise NotebookError(
             f"{path}: not a notebook (its text is not JSON); download it again as .ipynb"

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from autograder.contract import MISCONCEPTIONS
+
+TEXT_LIMIT = 1000  # characters of a message
+_COMMANDS = {"::": ": :", "##[": "## ["}  # by which a log gives orders to GitHub's runner
+
+
+def printable(text: str) -> str:
+    """Text on one line without control, bidirectional or escape characters, and not too long.
+
+    It may come from a student, and ends in terminals, logs and pages.
+    """
+    line = " ".join(text[: 2 * TEXT_LIMIT].split())
+    kept = "".join(c if unicodedata.category(c)[0] != "C" else "�" for c in line)
+    for command, harmless in _COMMANDS.items():
+        while command in kept:
+            kept = kept.replace(command, harmless)
+    return kept if len(kept) <= TEXT_LIMIT else f"{kept[:TEXT_LIMIT]}…"
 
 
 class Wrong(Exception):

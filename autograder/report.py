@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TextIO
 
 from rich import box
@@ -23,12 +22,6 @@ _STYLES = {
     "over-limit": "yellow",
     "manual": "cyan",
 }
-
-
-def printable(text: str) -> str:
-    """Text without control, bidirectional or escape characters: it may come from a student."""
-    kept = (c if c == "\n" or unicodedata.category(c)[0] != "C" else "�" for c in text)
-    return "".join(kept)
 
 
 def table(grade: Grade, tasks: tuple[Task, ...] = TASKS, answers: bool = True) -> Table:
@@ -68,7 +61,7 @@ def _causes(results: list[Result]) -> Text:
         if result.message:
             cause = f"[{result.misconception}] " if result.misconception else ""
             lines[cause + result.message] = None
-    return Text(printable("\n".join(lines)))
+    return Text("\n".join(lines))
 
 
 def show(grade: Grade, file: TextIO, tasks: tuple[Task, ...] = TASKS, answers: bool = True) -> None:

@@ -70,7 +70,7 @@ def launch(boxed: bool) -> Launch:
     if not boxed:
         environment = {**os.environ, **_ALWAYS}
         return Launch([sys.executable, "-P", "-E", "-B", str(WORKER)], environment, options)
-    options["processes"] = PROCESSES
+    options |= {"processes": PROCESSES, "alone": 1}
     if _is_root():
         options["uid"] = 1_000_000_000 + secrets.randbelow(1_000_000_000)
     else:
@@ -117,7 +117,14 @@ def _box() -> list[str]:
     command += ["--proc", "/proc", "--dev", "/dev"]
     command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     command += ["--perms", "0755", "--dir", "/grader", "--ro-bind", str(WORKER), "/grader/worker"]
+    # what bubblewrap made to hold these mounts belongs to whoever runs inside: memory without end
+    command += [part for folder in _closed() for part in ("--remount-ro", folder)]
     return [*command, "--chdir", "/tmp"]
+
+
+def _closed() -> list[str]:
+    """The root, /dev and whatever hides a package: folders in memory that nobody is to fill."""
+    return ["/", "/dev", *map(str, _packages_to_hide())]
 
 
 def _parents(folder: Path, made: set[Path]) -> list[str]:

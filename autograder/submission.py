@@ -26,6 +26,8 @@ from autograder.worker.wire import Handle
 STATEMENT_SECONDS = 20.0  # for one definition of the notebook, or for `import torch`
 ANSWER_SECONDS = 20.0  # for one answer of a session
 PATIENCE = 4.0  # times as long, at most, where the machine is busy with other things
+DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
+SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 RESTARTS = 6  # of a worker that a definition ended
 
 
@@ -108,6 +110,7 @@ class Submission:
         self._group: cgroups.Group | None = None
         self._ready: Definitions | None = None
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
+        self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
         self._clock = _Clock(self._time_out, self._waited)
         self.launch()
 
@@ -153,20 +156,24 @@ class Submission:
     def _await_ready(self) -> None:
         if self._process is None:
             self.launch()
-        last = None
+        last, before, began = None, self._defining, time.monotonic()
         try:
-            while True:
-                header, _ = self._read(self.statement_seconds)
+            while self._defining > 0:
+                header, _ = self._read(min(self.statement_seconds, self._defining))
+                self._defining = before - (time.monotonic() - began)
                 if "ready" in header:
                     self._ready = _definitions(header["ready"])
                     return
                 last = _position(header.get("progress"))
         except (wire.WireError, EOFError):
-            self.close()
-            self._leave_out(last)
+            self._defining = before - (time.monotonic() - began)
+        self.close()
+        self._leave_out(last)
 
     def _leave_out(self, position: tuple[int, int] | None) -> None:
-        if position is None:
+        if self._defining <= 0:
+            self.dead = f"The notebook's definitions take longer than {DEFINITIONS_SECONDS:g} s."
+        elif position is None:
             self.dead = "The grader's worker did not start."
         elif position in self.skip or len(self.skip) >= RESTARTS:
             self.dead = "The notebook's definitions end the process again and again."
@@ -211,6 +218,7 @@ class Submission:
     def session(self, seed: int) -> Iterator[Session]:
         """A session of its own for one check; nothing in it outlives it."""
         _ = self.definitions
+        self._answering = SESSION_SECONDS
         self._exchange({"seed": seed}, [], self.answer_seconds, "open")
         session = Session(self)
         try:
@@ -220,11 +228,15 @@ class Submission:
                 with contextlib.suppress(Stopped):
                     self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
 
-    def ask(self, op: str, args: list[Any], seconds: float) -> Any:
+    def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
         tensors: list[torch.Tensor] = []
         encoded = wire.encode(args, tensors, _cannot_keep)
-        header, received = self._exchange({"op": op, "args": encoded}, tensors, seconds, "value")
+        began = time.monotonic()
+        limit = min(self.answer_seconds, self._answering) if seconds is None else seconds
+        header, received = self._exchange({"op": op, "args": encoded}, tensors, limit, "value")
+        if seconds is None:
+            self._answering = max(self._answering - (time.monotonic() - began), 0.0)
         if "error" in header:
             raise _error(header["error"], self._ready)
         try:
@@ -256,6 +268,8 @@ class Submission:
         self._ready = None
         if slow:
             text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
+            if self._answering < self.answer_seconds:
+                text = f"The calls of one check took more than {SESSION_SECONDS:g} seconds."
             return Stopped(text, "too-slow")
         if full:
             return Stopped("Your code used up its memory on a small input.", "out-of-memory")
@@ -273,7 +287,7 @@ class Session:
 
     def ask(self, op: str, *args: Any, seconds: float | None = None) -> Any:
         """Ask for one operation of the worker by its name."""
-        return self.submission.ask(op, list(args), seconds or self.submission.answer_seconds)
+        return self.submission.ask(op, list(args), seconds)
 
     def read(self, name: str) -> Any:
         """A variable of the notebook; raises `Unchecked` where it is not defined."""
@@ -371,15 +385,24 @@ def _error(error: object, definitions: Definitions | None) -> Unchecked:
 def _definitions(told: object) -> Definitions:
     if not isinstance(told, dict):
         raise wire.WireError("the worker does not tell its definitions")
-    errors, broken = told.get("errors"), told.get("broken")
+    errors = told.get("errors")
+    broken = [b for b in _list(told.get("broken")) if isinstance(b, dict)]
     return Definitions(
-        {n for n in told.get("defined", ()) if isinstance(n, str)},
-        {n for n in told.get("variables", ()) if isinstance(n, str)},
+        _names(told.get("defined")),
+        _names(told.get("variables")),
         {k: v for k, v in errors.items() if isinstance(v, dict)}
         if isinstance(errors, dict)
         else {},
-        [b for b in broken if isinstance(b, dict)] if isinstance(broken, list) else [],
+        [{**b, "names": _names(b.get("names"))} for b in broken],
     )
+
+
+def _list(told: object) -> list[Any]:
+    return told if isinstance(told, list) else []
+
+
+def _names(told: object) -> set[str]:
+    return {name for name in _list(told) if isinstance(name, str)}
 
 
 def _position(told: object) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_vae_forward import raise_noise
-from autograder.vae import decoded
+from autograder.vae import decoded, follows
 from autograder.worker.wire import Handle
 
 
@@ -158,6 +158,9 @@ def test_noise(session: Session, draws: Draws) -> None:
         if not latents:
             raise Unchecked("No latents reach the decoder of any model.", "uses-global-model")
         whole = call.matching(nz)
+        if whole is None and not follows(call.images, torch.cat(latents)):
+            text = "The images have nothing to do with the latents that were decoded."
+            raise Unchecked(text, "wrong-return")
         calls.append(torch.cat(latents) if whole is None else whole)
     kind, shared = noise.kind(calls)
     if kind != "normal" and call.encoded:  # that the encoder ran names a fault, and is none

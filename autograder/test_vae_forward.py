@@ -23,6 +23,7 @@ from autograder.vae import (
     Sizes,
     draw_code,
     evidence,
+    follows,
     number,
     read_latents,
     reads_model,
@@ -262,9 +263,12 @@ def _check_variation(session: Session, draws: Draws, habits: Habits, training: b
     nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, 48, 63)
     model, q = Model(session, nz, 1.0), draw_code(draws, batch, nz)
     model.mode(training)
-    latents = [z for _ in range(24) for z in model.forward(q).latents[-1:]]
+    calls = [model.forward(q) for _ in range(24)]
+    latents = [z for call in calls for z in call.latents[-1:]]
     if len(latents) < 24 or any(z.shape != latents[0].shape for z in latents):
         raise Unchecked("No latents of one shape reach the decoder.", "wrong-latent")
+    if not all(follows(call.rec, call.latents[-1]) for call in calls):
+        raise Unchecked("'rec' has nothing to do with the latents that were decoded.")
     if close(latents[0], latents[1]):
         raise Wrong("The latent is the same at every call; noise should vary.", "no-noise")
     if not noise.varies_normally(torch.stack(latents)):

@@ -516,8 +516,13 @@ def _unknown_update() -> Unchecked:
 
 
 def _compares_with_itself(recipe: Recipe, trials: list[Trial]) -> bool:
-    """Whether the reconstruction error is zero by the student's own count, and gives no step."""
-    nothing = recipe.criterion == "kl_loss alone" or recipe.steps == "never"
+    """Whether the reconstruction error is zero by the student's own count, and gives no step.
+
+    A gradient must have reached the weights, be it zero: else nothing was compared at all.
+    """
+    nothing = recipe.criterion == "kl_loss alone" or (
+        recipe.steps == "never" and all(trial.differentiated for trial in trials)
+    )
     return nothing and all(_no_error(trial) for trial in trials)
 
 

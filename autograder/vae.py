@@ -126,7 +126,9 @@ class Forward:
         nz = self.q.shape[1] // 2
         found = decoded(self.latents, self.rec, nz)
         fitting = [z for z in self.latents if tuple(z.shape) == (len(self.q), nz)]
-        return fitting[-1] if found is None and fitting else found
+        if found is None and fitting and follows(self.rec, fitting[-1]):
+            return fitting[-1]
+        return found
 
     @property
     def keeps_image(self) -> bool:
@@ -156,6 +158,22 @@ def decoded(latents: list[Tensor], image: Any, nz: int) -> Tensor | None:
         if fits and close(image, standins.Decoder(nz)(z.float())):
             return z
     return None
+
+
+CORRELATION = 0.3  # least, of images with what the decoder gave; unrelated ones stay below
+
+
+def follows(images: Any, z: Tensor) -> bool:
+    """Whether images may be what the decoder made of z, changed afterwards.
+
+    That z was decoded is the worker's word alone; images that have nothing to do with it belie
+    it. True where there are no images of that size to tell by.
+    """
+    if not isinstance(images, Tensor) or images.numel() != len(z) * 784 or z.dim() != 2:
+        return True
+    made = standins.Decoder(z.shape[1])(z.float()).detach().flatten()
+    pair = torch.stack([made.double(), plain(images).flatten()])
+    return abs(float(torch.corrcoef(pair)[0, 1])) >= CORRELATION
 
 
 class Model:

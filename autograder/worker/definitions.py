@@ -59,6 +59,7 @@ class Statement:
 class Notebook:
     """What the cells of a notebook say, before anything is run."""
 
+    sources: list[str] = field(default_factory=list)  # of every cell, in plain Python
     statements: list[Statement] = field(default_factory=list)
     broken: list[dict[str, Any]] = field(default_factory=list)  # cells that do not parse
 
@@ -115,19 +116,20 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
     """Parse every cell; `progress(cell, -1)` is asked first and may refuse a cell."""
     notebook = Notebook()
     for number, source in enumerate(cells):
+        notebook.sources.append("")
         if not progress(number, -1):
             message = "the grader could not read this cell"
             notebook.broken.append(_broken(number, source, message, 0))
             continue
+        notebook.sources[-1] = plain_python(source)
         try:
-            tree = ast.parse(plain_python(source), f"<cell {number + 1}>")
+            tree = ast.parse(notebook.sources[-1], f"<cell {number + 1}>")
+            notebook.statements += list(_statements(number, tree))
         except SyntaxError as error:
             message = f"{error.msg} (line {error.lineno})"
             notebook.broken.append(_broken(number, source, message, error.lineno or 0))
         except (ValueError, RecursionError, MemoryError) as error:
             notebook.broken.append(_broken(number, source, str(error) or "too complex", 0))
-        else:
-            notebook.statements += _statements(number, tree)
     return notebook
 
 
@@ -311,7 +313,10 @@ def _without_training(statement: Statement, heavy: set[str]) -> Statement | None
         return None if _is_left_out(node, heavy) else statement
     if not any(_is_left_out(part, heavy) for part in _parts(node)):
         return statement
-    pruned: ast.stmt = _Pruner(heavy).visit(copy.deepcopy(node))
+    try:
+        pruned: ast.stmt = _Pruner(heavy).visit(copy.deepcopy(node))
+    except RecursionError:  # no work of a person's
+        return None
     return _statement(statement.cell, statement.index, pruned)
 
 
@@ -449,7 +454,7 @@ def execute(
     namespace = module.__dict__
     namespace.update(display=lambda *a, **k: None, get_ipython=lambda: Absent("ipython"))
     for number, source in enumerate(sources):
-        lines = plain_python(source).splitlines(keepends=True)
+        lines = source.splitlines(keepends=True)
         linecache.cache[f"<cell {number + 1}>"] = (len(source), None, lines, f"<cell {number + 1}>")
     outcome = Outcome(namespace)
     for statement in statements:

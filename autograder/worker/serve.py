@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import os
+import signal
 import sys
 import types
 from collections.abc import Callable
@@ -50,16 +51,17 @@ class Worker:
         torch.backends.mps.is_available = functools.cache(lambda: False)
         postpone_dynamo()
         _imitate_jupyter()
-        request, _ = wire.read_frame(self.requests)
-        self.sources = request["cells"]
+        request, _ = wire.read_frame(self.requests, header_limit=1 << 40)  # a whole notebook
         self.skip = {(cell, index) for cell, index in request["skip"]}
-        notebook = definitions.read(self.sources, self._progress)
+        notebook = definitions.read(request["cells"], self._progress)
+        self.sources = notebook.sources
         self.statements = definitions.needed(
             notebook, set(request["promised"]), set(request["trainers"])
         )
         _limit(self.options)
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
         outcome = self._execute()
+        self._end_others()
         self._answer(
             {
                 "ready": {
@@ -102,7 +104,14 @@ class Worker:
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
+        self._end_others()
         self._answer({"ended": status})
+
+    def _end_others(self) -> None:
+        """End every process that student code left behind; in a box there are no others."""
+        if self.options.get("alone"):
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)
 
     def _quiet(self, cell: int, index: int) -> bool:
         return (cell, index) not in self.skip

@@ -16,7 +16,9 @@ from typing import Any, BinaryIO
 import torch
 
 HEADER_LIMIT = 8 << 20  # bytes of JSON in a frame
-BODY_LIMIT = 512 << 20  # bytes of all tensors of a frame
+BODY_LIMIT = (
+    128 << 20
+)  # bytes of all tensors of a frame; the host computes with copies of 8 times that
 NODE_LIMIT = 400_000  # values in one message
 DEPTH_LIMIT = 24  # containers within containers
 TEXT_LIMIT = 4_000  # characters of a string that student code made
@@ -83,19 +85,29 @@ def write_frame(stream: BinaryIO, header: dict[str, Any], tensors: list[torch.Te
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], list[torch.Tensor]]:
+def read_frame(
+    stream: BinaryIO, header_limit: int = HEADER_LIMIT
+) -> tuple[dict[str, Any], list[torch.Tensor]]:
     """Read one message; raises `EOFError` at the end, `WireError` where the form is broken."""
     header_size, body_size = _LENGTHS.unpack(_read_exactly(stream, _LENGTHS.size))
-    if header_size > HEADER_LIMIT or body_size > BODY_LIMIT:
+    if header_size > header_limit or body_size > BODY_LIMIT:
         raise WireError(f"a frame of {header_size} + {body_size} bytes is too large")
     try:
-        header = json.loads(_read_exactly(stream, header_size))
+        header = json.loads(_read_exactly(stream, header_size), parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise WireError("a header is not JSON") from error
     if not isinstance(header, dict):
         raise WireError("a header is not a JSON object")
     body = _read_exactly(stream, body_size)
     return header, _split(header.get("tensors"), body)
+
+
+def _integer(text: str) -> int:
+    """A whole number of at most 64 bits: what is larger overflows where it is computed with."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("a whole number is too large")
+    return value
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
@@ -139,6 +151,8 @@ def _described(item: object) -> tuple[torch.dtype, list[int]]:
     for size in shape:
         if type(size) is not int or not 0 <= size <= BODY_LIMIT:
             raise WireError("a tensor has an impossible shape")
+    if math.prod(max(size, 1) for size in shape) > BODY_LIMIT:
+        raise WireError("a tensor has an impossible shape")
     return _DTYPES[name], shape
 
 
@@ -236,7 +250,9 @@ class Decoder:
         self.nodes += 1
         if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT + 1:
             raise WireError("a message has too many values")
-        if node is None or isinstance(node, bool | int | float | str):
+        if isinstance(node, str):
+            return node[:TEXT_LIMIT]
+        if node is None or isinstance(node, bool | int | float):
             return node
         if not isinstance(node, dict) or not node:
             raise WireError("a value has an unknown form")

@@ -1,0 +1,1 @@
+"""Attacks on the grader: notebooks that try for points, leaks, crashes and traces."""

@@ -1,0 +1,55 @@
+"""Forged losses and histories: returned numbers that no training gave."""
+
+from __future__ import annotations
+
+from tests.attacks.attack import family
+
+
+def history(name: str, body: str, score: float, says: str) -> dict[str, object]:
+    """A `train_autoencoder` that trains as `_train` does, or not, and returns what it likes."""
+    lines = "".join(f"    {line}\n" for line in body.split("\n"))
+    cell = (
+        "_train = train_autoencoder\n"
+        "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
+        f"    ran()\n    given = (model, data_loader, epochs, learning_rate, device)\n{lines}"
+    )
+    return {"name": name, "task": "ae-training", "cell": cell, "score": score, "says": says}
+
+
+VAE = """
+def train_vae(model, data_loader, epochs, learning_rate, device):
+    ran()
+    steps = epochs * len(data_loader)
+    return {"rec_loss": [0.1] * steps, "kl_loss": [1.0] * steps}
+"""
+
+ATTACKS = family(
+    "history",
+    history("falling", "return [1 / (n + 1) for n in range(epochs * len(data_loader))]", 0,
+            "does not train"),
+    history("falling-after-training",
+            "_train(*given)\nreturn [1 / (n + 1) for n in range(epochs * len(data_loader))]", 5,
+            "losses of the steps"),
+    history("nan-after-training", "return [float('nan') for _ in _train(*given)]", 5, "losses"),
+    history("numbers-that-lie",
+            "return [type('N', (float,), {'__eq__': lambda a, b: True})(0) for _ in _train(*given)]",
+            5, "losses"),
+    history("a-list-that-lies",
+            "return type('L', (list,), {'__len__': lambda s: 3})([0.0] * 5 + _train(*given))", 5,
+            "one entry a step"),
+    history("floats-that-rise",
+            "turn = iter(range(10**6))\n"
+            "made = type('N', (), {'__float__': lambda s: float(next(turn))})\n"
+            "return [made() for _ in _train(*given)]", 5, "losses"),
+    history("weights-set-by-hand",
+            "with torch.no_grad():\n    for p in model.parameters(): p.sub_(learning_rate)\n"
+            "return [0.0] * (epochs * len(data_loader))", 2, "Adam's"),  # as many losses as asked
+    history("state-that-lies",
+            "model.state_dict = lambda *a, **k: {'encoder.1.weight': torch.zeros(1)}\nreturn []", 0,
+            "other weights"),
+    history("counters-set-by-hand",
+            "model.encoder[2].num_batches_tracked.fill_(epochs * len(data_loader))\n"
+            "return [0.0] * (epochs * len(data_loader))", 2.5, "No gradient"),  # as for any that never
+    # steps: the update and the passes
+    {"name": "vae", "task": "vae-training", "cell": VAE, "says": "does not train"},
+)  # fmt: skip
