@@ -13,10 +13,10 @@ def forged(name: str, change: str, says: str = LOST, **rest: object) -> dict[str
     return sampling(name, f"forge(lambda h, t: {change})", says, **{"marks": False, **rest})
 
 
-def beta(name: str, body: str, **rest: object) -> dict[str, object]:
-    """An attack while TUNED_BETA is defined."""
+def beta(name: str, body: str, last: object = "", **rest: object) -> dict[str, object]:
+    """An attack while TUNED_BETA is defined; last: what is defined after it."""
     lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
-    cell = f"def _attack():\n    ran()\n{lines}    return 1.0\n\n\nTUNED_BETA = _attack()"
+    cell = f"def _attack():\n    ran()\n{lines}    return 1.0\n\n\nTUNED_BETA = _attack()\n{last}"
     return {"name": name, "task": "beta-tuning", "cell": cell, **rest}
 
 
@@ -120,6 +120,7 @@ ATTACKS = family(
         "a-position-of-another-kind",
         "forge(lambda h, t: ({'progress': ['a', None]}, t) if 'progress' in h else (h, t))",
         says="cell|again and again",
+        last="VAE.later = 1",
         marks=False,
     ),
     {

@@ -82,7 +82,8 @@ ATTACKS = family(
         "for found in gc.get_objects():\n"
         "    if type(found).__name__ == 'Worker':\n"
         "        found._reply = lambda session, request, tensors: found._answer({'value': 1.0})",
-        says=".",
+        marks=False,
+        says="disturbed",
         honest=None,
     ),
     loss(
