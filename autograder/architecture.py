@@ -306,13 +306,7 @@ def sizes_written(session: Session, name: str) -> list[int]:
 def numbers_read(session: Session, name: str) -> list[str]:
     """Variables of the notebook that hold numbers and that `name` reads: a hint."""
     try:
-        told = session.ask("reads", session.read(name))
+        reads = session.reads(name)
     except Unchecked:
         return []
-    if not isinstance(told, dict):
-        return []
-    return [
-        key
-        for key, value in told.items()
-        if isinstance(key, str) and isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+    return [key for key, value in reads.items() if not isinstance(value, bool | str)]

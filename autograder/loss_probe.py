@@ -118,7 +118,7 @@ def total_gradient(
     model = Model(session, nz, beta)
     q = torch.cat([draws.normal(batch, nz), 0.7 * draws.normal(batch, nz)], 1)
     x, rec = draws.images(batch), draws.images(batch)
-    leaves = session.ask("leaves", [q, rec])
+    leaves = session.hold("leaves", [q, rec])
     outputs = {
         "rec": Ref(leaves, (1,)),
         "q": Ref(leaves, (0,)),
@@ -127,11 +127,10 @@ def total_gradient(
     handle, result = session.keep_call(method, x, outputs)
     values = read_terms(result, TOTAL)
     total = Ref(handle, (0,) if isinstance(result, tuple | list) else ())
-    grads = session.ask("gradient", total, [Ref(leaves, (0,)), Ref(leaves, (1,))])
+    by_q, by_rec = session.gradients(total, [Ref(leaves, (0,)), Ref(leaves, (1,))])
     mu, s = habits.reading.halves(q)
-    told = grads if isinstance(grads, list) and len(grads) == 2 else [None, None]
     has_graph = isinstance(result[0] if isinstance(result, tuple | list) else result, Graph)
-    return Case(mu, s, x, rec, beta, values), told[0], told[1], has_graph
+    return Case(mu, s, x, rec, beta, values), by_q, by_rec, has_graph
 
 
 def own_gradient(session: Session, model: Model, q: Tensor) -> tuple[Forward, Tensor | None]:
@@ -141,6 +140,6 @@ def own_gradient(session: Session, model: Model, q: Tensor) -> tuple[Forward, Te
     handle, result = session.keep_call(method, call.x, Ref(call.handle))
     total = Ref(handle, (0,) if isinstance(result, tuple | list) else ())
     leaves = [Ref(call.codes, (i,)) for i in range(*call.coded)]
-    told = session.ask("gradient", total, leaves)
-    found = [plain(g) for g in told or () if isinstance(g, Tensor) and g.shape == q.shape]
+    told = session.gradients(total, leaves)
+    found = [plain(g) for g in told if g is not None and g.shape == q.shape]
     return call, torch.stack(found).sum(0) if found else None

@@ -21,7 +21,7 @@ from autograder import cgroups, contract, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
 from autograder.waiting import waited
 from autograder.worker import wire
-from autograder.worker.wire import Handle
+from autograder.worker.wire import Handle, Ref
 
 STATEMENT_SECONDS = 20.0  # for one definition of the notebook, or for `import torch`
 ANSWER_SECONDS = 20.0  # for one answer of a session
@@ -307,6 +307,36 @@ class Session:
             raise Stopped("Your code disturbed the answers of its process.")
         return answer
 
+    def hold(self, op: str, *args: Any) -> Handle:
+        """Ask for an operation of the worker that answers with an object."""
+        made = self.ask(op, *args)
+        if not isinstance(made, Handle):
+            raise Stopped("Your code disturbed the answers of its process.")
+        return made
+
+    def gradients(self, output: Any, leaves: list[Ref]) -> list[torch.Tensor | None]:
+        """The gradient of an output's sum with respect to each leaf; None where there is none."""
+        told = self.ask("gradient", output, leaves)
+        found = told if isinstance(told, list) else []
+        found = [g if isinstance(g, torch.Tensor) else None for g in found]
+        return found if len(found) == len(leaves) else [None for _ in leaves]
+
+    def reads(self, name: str) -> dict[str, Any]:
+        """The variables of the notebook that a definition reads, with what they hold: a hint.
+
+        A number, or a word: module, tensor, value, undefined.
+        """
+        told = self.ask("reads", self.read(name))
+        found = told.items() if isinstance(told, dict) else ()
+        return {k: v for k, v in found if isinstance(k, str) and isinstance(v, str | int | float)}
+
+    def iterate(self, iterable: Any, limit: int) -> list[Any]:
+        """One pass over an iterable, at most `limit` items."""
+        told = self.ask("iterate", iterable, limit)
+        if not isinstance(told, list):
+            raise Stopped("Your code disturbed the answers of its process.")
+        return told
+
     def attribute(self, owner: Any, name: str) -> Any:
         """An attribute of an object."""
         return self.ask("attribute", owner, name)
@@ -343,10 +373,7 @@ class Session:
 
     def make(self, name: str, *args: Any) -> Handle:
         """A stand-in of the given kind."""
-        made = self.ask("make", name, list(args))
-        if not isinstance(made, Handle):
-            raise Stopped("Your code disturbed the answers of its process.")
-        return made
+        return self.hold("make", name, list(args))
 
 
 def undefined(definitions: Definitions, name: str) -> Unchecked:

@@ -77,9 +77,8 @@ def _tensors(session: Session, part: Handle, name: str) -> list[Tensor]:
 
 def _models(session: Session) -> list[str]:
     """The notebook's variables that `sample_images` reads and that hold models, or nothing."""
-    told = session.ask("reads", session.read("sample_images"))
-    reads = told.items() if isinstance(told, dict) else ()
-    return [n for n, kind in reads if kind in ("module", "undefined") and isinstance(n, str)]
+    reads = session.reads("sample_images").items()
+    return [name for name, kind in reads if kind in ("module", "undefined")]
 
 
 @check("ae-sampling", "sizes", 0.5)

@@ -41,7 +41,7 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
         text = f"`make_data_loader` should return a DataLoader, not {described(loader)}."
         raise Wrong(text, "wrong-return")
     try:
-        passes = [session.ask("iterate", loader, 3 * size) for _ in range(EPOCHS)]
+        passes = [session.iterate(loader, 3 * size) for _ in range(EPOCHS)]
     except Raised as error:
         if error.where or "not iterable" not in error.text:
             raise
@@ -86,8 +86,7 @@ def _list(numbers: set[int]) -> str:
 
 def _reads_data(session: Session) -> bool:
     """Whether the function reads a variable of the notebook that may be a dataset: a hint."""
-    told = session.ask("reads", session.read("make_data_loader"))
-    return isinstance(told, dict) and bool({"value", "undefined"} & set(map(str, told.values())))
+    return bool({"value", "undefined"} & set(session.reads("make_data_loader").values()))
 
 
 def _check_batches(

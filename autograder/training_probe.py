@@ -264,8 +264,7 @@ class Trainer:
             promised = ", ".join(ARGUMENTS[self.name])
             text = f"`{self.name}` should take {promised}, in this order."
             return Unchecked(text, "wrong-signature")
-        told = session.ask("reads", session.read(self.name))
-        reads = told if isinstance(told, dict) else {}
+        reads = session.reads(self.name)
         loaders = [n for n, kind in reads.items() if kind in ("value", "undefined")]
         if "does not require grad" in error.text:
             text = f"{error.message} Something in the loop cuts the gradient."
@@ -443,8 +442,7 @@ class Trainer:
         if value in ("epoch", "end"):
             return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
         if value == "never":
-            told = session.ask("reads", session.read(self.name))
-            if isinstance(told, dict) and "module" in told.values():
+            if "module" in session.reads(self.name).values():
                 text = f"`{self.name}` does not train the model that it is handed."
                 return Wrong(text, "uses-global-model")
             if not any(t.differentiated for t in findings.trials):

@@ -187,8 +187,8 @@ class Model:
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
-        self.encoder: Handle = session.ask("part", made, "encoder", 2 * nz)
-        self.decoder: Handle = session.ask("part", made, "decoder", nz)
+        self.encoder = session.hold("part", made, "encoder", 2 * nz)
+        self.decoder = session.hold("part", made, "decoder", nz)
         self._keep_beta()
 
     def _make(self, kind: Any) -> Any:
@@ -235,13 +235,13 @@ class Model:
         except Raised as error:
             self._look_at_latents(error, len(q), before)
             raise
-        codes = self.session.ask("keep", self.encoder, "seen")
+        codes = self.session.hold("keep", self.encoder, "seen")
         made = Forward(code_of(x, q), x, handle, output, self.latents()[before:], codes)
         made.coded = (coded, len(self._seen(self.encoder)))
         if gradient and made.path is not None:
             leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
-            told = self.session.ask("gradient", Ref(handle, made.path), leaves)
-            found = [plain(g) for g in told or () if isinstance(g, Tensor)]
+            told = self.session.gradients(Ref(handle, made.path), leaves)
+            found = [plain(g) for g in told if g is not None]
             if found and all(g.shape == found[0].shape for g in found):
                 made.gradient = torch.stack(found).sum(0)
         return made
@@ -403,8 +403,7 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
 
 def reads_model(session: Session) -> bool:
     """Whether the class reads a variable of the notebook that holds a model: a hint."""
-    told = session.ask("reads", session.read("VAE"))
-    return isinstance(told, dict) and "module" in told.values()
+    return "module" in session.reads("VAE").values()
 
 
 def learn_habits(session: Session, draws: Draws) -> Habits:
