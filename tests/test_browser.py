@@ -13,8 +13,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,21 +26,20 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.wait import WebDriverWait
 
 from autograder import sandbox
 from autograder.learning import digits
 from autograder.notebook import source
 from tests import classroom
 from tests.classroom import nbgrader
-from tests.system import need
+from tests.system import missing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # SQLAlchemy's, of nbgrader's own queries
     pytest.mark.xdist_group("course"),
 ]
 ARTEFACTS = Path(os.environ.get("AUTOGRADER_ARTEFACTS", classroom.ROOT / "artefacts"))
-SECONDS = 90  # until what is waited for counts as missing: many times what it takes
+SECONDS = 30  # until what is waited for counts as missing: many times what it takes
 CLASS = ("complete", "deleted", "evil", "real-student", "real-untouched", "missing")
 EVIL, LATE, WRONG = "evil", "complete", "real-student"
 ANSWER = "beta-zero-answer"
@@ -52,6 +52,18 @@ window.alert = window.confirm = window.prompt = text => { top.alerts.push(String
 T = TypeVar("T")
 
 
+def wait(condition: Callable[[], T | None], absent: str) -> T:
+    """What the condition gives once that is something; a page may change under its hands."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        with suppress(StaleElementReferenceException):
+            made = condition()
+            if made is not None:
+                return made
+        time.sleep(0.05)
+    raise AssertionError(absent)
+
+
 class Browser:
     """Chromium without a window, and without a network but this machine's own."""
 
@@ -59,7 +71,7 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
         options.add_argument("--headless=new")
-        options.add_argument("--window-size=1280,1100")
+        options.add_argument("--window-size=1440,1100")
         options.add_argument("--disable-dev-shm-usage")
         options.add_argument("--disable-background-networking")
         options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
@@ -83,21 +95,15 @@ class Browser:
             every = self.driver.find_elements(By.CSS_SELECTOR, selector)
             return next((e for e in every if e.is_displayed() and text in e.text), None)
 
-        return self.wait(found, f"no {selector} with the text {text!r} is shown")
+        return wait(found, f"no {selector} with the text {text!r} is shown")
 
     def told(self, expression: str) -> Any:
         """The value of an expression of JavaScript."""
         return self.driver.execute_script(f"return {expression}")
 
-    def wait(self, condition: Callable[[], T | None], missing: str) -> T:
-        """What the condition gives once that is something."""
-        ignored = (StaleElementReferenceException,)
-        return WebDriverWait(self.driver, SECONDS, 0.1, ignored).until(
-            lambda _: condition() or False, missing
-        )
-
     def keep(self, name: str) -> None:
         """A screenshot of what is shown; by then, no script of a student may have run."""
+        self.until("document.getAnimations().length === 0")
         self._shots += 1
         self.driver.save_screenshot(str(ARTEFACTS / f"{self._shots:02}-{name}.png"))
         assert self.told("top.alerts") == [], "a student's script has run"
@@ -108,12 +114,37 @@ class Browser:
 
     def scroll_to(self, selector: str) -> None:
         """Have an element in the middle of the window."""
-        element = self.shown(selector)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        script = "document.querySelector(arguments[0]).scrollIntoView({block: 'center'})"
+        self.driver.execute_script(script, selector)
 
-    def row(self, student: str) -> WebElement:
-        """The row of a student in a table of formgrader."""
-        return self.shown("#main-table tr", student)
+    def until(self, expression: str) -> None:
+        """Waits until an expression of JavaScript is true."""
+        wait(lambda: self.told(expression) or None, f"{expression} stays false")
+
+    def row(self, name: str, text: str = "") -> WebElement:
+        """Waits for a row of formgrader's table that holds a name and a text."""
+
+        def found() -> WebElement | None:
+            rows = self.driver.find_elements(By.CSS_SELECTOR, "#main-table tr")
+            return next((row for row in rows if name in row.text and text in row.text), None)
+
+        return wait(found, f"no row of {name!r} has {text!r}")
+
+    def press_in_row(self, name: str, selector: str) -> None:
+        """Click one of the icons in a row of formgrader's table."""
+        self.row(name).find_element(By.CSS_SELECTOR, selector).click()
+
+    def show_names(self) -> None:
+        """Have formgrader tell whose the submissions are."""
+        self.row("Submission #1")
+        self.press("#toggle_names")
+
+    def confirm(self, message: str, name: str) -> None:
+        """Waits for a dialogue that tells of success, keeps it, and closes it."""
+        self.shown("#success-modal", message)
+        self.keep(name)
+        self.press("#success-modal button", "OK")
+        self.until("jQuery('.modal, .modal-backdrop').length === 0")
 
     def pictures(self) -> list[str]:
         """The pictures that the page shows, in base64."""
@@ -122,56 +153,55 @@ class Browser:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
+def browser(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Browser]:
     """Debian's Chromium with its driver."""
-    programs = ("chromium", "chromedriver")
-    found = [path for path in map(shutil.which, programs) if path is not None]
-    lack = "its programs are missing (Debian: apt-get install chromium chromium-driver)"
-    need("Chromium", None if len(found) == len(programs) else lack)
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        missing("Chromium", "Debian: apt-get install chromium chromium-driver")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    made = Browser(*found, profile=tmp_path / "profile")
+    made = Browser(chromium, chromedriver, tmp_path / "profile")
     try:
         yield made
     finally:
-        made.driver.save_screenshot(str(ARTEFACTS / "last.png"))
+        made.driver.save_screenshot(str(ARTEFACTS / f"{request.node.name}.png"))
         made.driver.quit()
 
 
 @contextmanager
-def jupyter(folder: Path) -> Iterator[Callable[[str], str]]:
-    """JupyterLab in a course folder; gives what makes a URL of a path."""
+def jupyter(folder: Path) -> Iterator[tuple[str, str]]:
+    """JupyterLab in a course folder; its URL and the token that it has drawn."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    runtime = folder / "runtime"
+    own, log = folder.with_name("jupyter"), folder.with_name("jupyter.log")
+    notices = own / "settings" / "@jupyterlab" / "apputils-extension"
+    notices.mkdir(parents=True)
+    (notices / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    places = {"JUPYTER_RUNTIME_DIR": own, "JUPYTERLAB_SETTINGS_DIR": own / "settings"}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-    with (folder / "jupyter.log").open("w", encoding="utf-8") as log:
+    with log.open("w", encoding="utf-8") as file:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options],
             cwd=folder,
-            env={**classroom.environment(folder), "JUPYTER_RUNTIME_DIR": str(runtime)},
+            env={**classroom.environment(folder), **{k: str(v) for k, v in places.items()}},
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file,
         )
+
+    def listening() -> tuple[str, str] | None:
+        assert server.poll() is None, log.read_text(encoding="utf-8")
+        for info in own.glob("jpserver-*.json"):
+            with suppress(ValueError):  # half written
+                told = json.loads(info.read_text(encoding="utf-8"))
+                return told["url"], told["token"]
+        return None
+
     try:
-        at = WebDriverWait(server, SECONDS).until(lambda _: running(server, runtime), "no server")
-        yield lambda path: f"{at['url']}{path}?token={at['token']}"
+        yield wait(listening, "Jupyter does not listen")
     finally:
         server.terminate()
         server.wait()
-
-
-def running(server: subprocess.Popen[bytes], runtime: Path) -> dict[str, Any] | bool:
-    """Where the server listens and the token that it has drawn, once it does."""
-    assert server.poll() is None, (runtime.parent / "jupyter.log").read_text(encoding="utf-8")
-    for file in runtime.glob("jpserver-*.json"):
-        try:
-            told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:  # half written
-            return False
-        return told
-    return False
 
 
 def plots() -> list[str]:
@@ -194,10 +224,12 @@ def plots() -> list[str]:
 def put_plots(notebook: Path, pictures: list[str]) -> None:
     """Plots as the outputs of the cells that draw them; the code, and so its grade, stays."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    drawing = [c for c in content["cells"] if source(c).startswith(("show_losses", "show_recon"))]
-    for cell, picture in zip(drawing, pictures, strict=False):
-        data = {"image/png": picture, "text/plain": ["<Figure>"]}
-        cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
+    drawing = ('show_losses({"auto-encoder"', 'show_reconstructions({"auto-encoder"')
+    for cell in content["cells"]:
+        for start, picture in zip(drawing, pictures, strict=True):
+            if source(cell).startswith(start):
+                data = {"image/png": picture, "text/plain": ["<Figure>"]}
+                cell["outputs"] = [{"output_type": "display_data", "data": data, "metadata": {}}]
     notebook.write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -208,13 +240,16 @@ def class_of_six(course: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     settings = f"\nc.Autograde.unboxed = {sandbox.missing() is not None}\n"
     classroom.part_of_class(course, folder, CLASS, settings)
-    late = folder / "submitted" / LATE
-    late.rename(folder / LATE)
     put_plots(folder / "submitted" / EVIL / "vae" / "vae.ipynb", plots())
-    for step in ("generate_assignment", "autograde"):
-        done = nbgrader(folder, step, "vae")
+    names = [f"{student},Student,{student.title()}\n" for student in CLASS]
+    (folder / "students.csv").write_text("id,last_name,first_name\n" + "".join(names))
+    for command in (
+        ("db", "student", "import", "students.csv"),
+        ("generate_assignment", "vae"),
+        ("autograde", "vae", f"--CourseDirectory.student_id_exclude={LATE}"),
+    ):
+        done = nbgrader(folder, *command)
         assert done.returncode == 0, done.stderr
-    (folder / LATE).rename(late)
     return folder
 
 
@@ -227,26 +262,34 @@ def test_the_trap_catches_scripts(browser: Browser, tmp_path: Path) -> None:
 
 def test_a_person_grades_a_class_in_formgrader(class_of_six: Path, browser: Browser) -> None:
     folder, handed_in = class_of_six, plots()
-    with jupyter(folder) as url:
-        browser.open(url("formgrader/manage_submissions/vae"))
+    with jupyter(folder) as (url, token):
+        browser.open(f"{url}lab?token={token}")
+        browser.shown(".jp-DirListing-item", "submitted")
+        browser.press(".lm-MenuBar-item", "Nbgrader")
+        browser.keep("menu")
+        browser.press(".lm-Menu-item", "Formgrader")
+        browser.driver.switch_to.frame(browser.shown("iframe"))
+        assert str(len(CLASS)) in browser.row("vae").text
+        browser.driver.switch_to.default_content()
+        browser.keep("formgrader")
+
+        browser.open(f"{url}formgrader/manage_submissions/vae")
         assert "needs autograding" in browser.row(LATE).text
         browser.keep("submissions")
-        assert len(browser.driver.find_elements(By.CSS_SELECTOR, "#main-table tr")) == len(CLASS)
-        browser.row(LATE).find_element(By.CSS_SELECTOR, ".autograde a").click()
-        browser.shown("#success-modal", f"Successfully autograded 'vae' for student '{LATE}'")
-        browser.keep("autograded")
-        browser.press("#success-modal button", "OK")
-        browser.wait(lambda: "31 / 45" in browser.row(LATE).text or None, "no score is shown")
+        browser.press_in_row(LATE, ".autograde a")
+        browser.confirm(f"Successfully autograded 'vae' for student '{LATE}'", "autograded")
+        browser.row(LATE, "31 / 45")
 
-        browser.open(url("formgrader/gradebook"))
-        browser.press("#main-table a", "vae")
-        browser.press("#main-table a", "vae")
-        browser.press("#toggle_names")
-        assert "31 / 45" in browser.row(EVIL).text
+        browser.open(f"{url}formgrader/gradebook")
+        browser.press("#main-table a", "vae")  # the assignment
+        browser.shown(".breadcrumb .active", "vae")
+        browser.press("#main-table a", "vae")  # its notebook
+        browser.show_names()
+        browser.row(EVIL.title(), "31 / 45")
         browser.keep("manual-grading")
-        browser.row(EVIL).find_element(By.LINK_TEXT, EVIL).click()
+        browser.press("#main-table a", EVIL.title())
 
-        browser.shown(f"input#{ANSWER}.score.needs_manual_grade")
+        browser.shown(f"input#{ANSWER}.needs_manual_grade")
         browser.keep("submission")
         assert [picture for picture in browser.pictures() if picture in handed_in] == handed_in
         browser.scroll_to("img")
@@ -255,29 +298,36 @@ def test_a_person_grades_a_class_in_formgrader(class_of_six: Path, browser: Brow
         browser.keep("answer")
         browser.shown(f"input#{ANSWER}").send_keys("2.5", Keys.TAB)
         browser.shown(f"#{ANSWER}-comment").send_keys(COMMENT, Keys.TAB)
-        browser.shown(f"input#{ANSWER}.score:not(.needs_manual_grade)")
-        browser.wait(lambda: browser.told("jQuery.active === 0") or None, "nothing is saved")
-        browser.keep("graded")
+        browser.shown(f"input#{ANSWER}:not(.needs_manual_grade)")
+        browser.until("jQuery.active === 0")
+        browser.keep("points-and-comment")
         browser.driver.refresh()
-        browser.wait(
-            lambda: browser.shown(f"input#{ANSWER}").get_attribute("value") == "2.5" or None,
-            "the points are gone",
+        browser.until(f"document.getElementById('{ANSWER}').value === '2.5'")
+        browser.until("jQuery.active === 0")
+        browser.until(
+            f"document.getElementById('{ANSWER}-comment').value === {json.dumps(COMMENT)}"
         )
-        assert browser.shown(f"#{ANSWER}-comment").get_attribute("value") == COMMENT
 
-        browser.press(".breadcrumb a", "vae")
-        browser.open(url("formgrader/gradebook/vae/vae"))
-        browser.press("#toggle_names")
-        assert "33.5 / 45" in browser.row(EVIL).text
+        browser.open(f"{url}formgrader/gradebook/vae/vae")
+        browser.show_names()
+        browser.row(EVIL.title(), "33.5 / 45")
         browser.keep("total")
 
-        browser.open(url("formgrader/manage_submissions/vae"))
+        browser.open(f"{url}formgrader/manage_submissions/vae")
         for student in (EVIL, WRONG):
-            browser.row(student).find_element(By.CSS_SELECTOR, ".generate-feedback a").click()
-            browser.shown("#success-modal", "Successfully generated feedback")
-            browser.keep(f"feedback-made-{student}")
-            browser.press("#success-modal button", "OK")
-            browser.wait(lambda: not browser.told("jQuery('.modal').length") or None, "a dialogue")
+            browser.press_in_row(student, ".generate-feedback a")
+            browser.confirm("Successfully generated feedback", f"feedback-for-{student}")
 
     browser.open((folder / "feedback" / EVIL / "vae" / "vae.html").as_uri())
+    browser.shown(".panel-heading", "vae (Score: 33.5 / 45.0)")
     browser.keep("feedback")
+    assert [picture for picture in browser.pictures() if picture in handed_in] == handed_in
+    browser.scroll_to(f"a[name='{ANSWER}']")
+    browser.shown(".nbgrader_cell", "(Score: 2.5 / 3.0)")
+    browser.shown(".nbgrader_cell", "Well argued")
+    browser.keep("feedback-on-an-answer")
+    browser.open((folder / "feedback" / WRONG / "vae" / "vae.html").as_uri())
+    browser.shown(".output_area", "encoder: 2 of 3 points (partial)")
+    browser.shown(".output_area", "[kl-order]")
+    browser.scroll_to("a[name='encoder']")
+    browser.keep("feedback-on-a-mistake")

@@ -16,7 +16,7 @@ from nbgrader.api import Gradebook
 from autograder.contract import ANSWERS, TASKS
 from tests import classroom
 from tests.classroom import nbgrader
-from tests.system import need
+from tests.system import missing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # SQLAlchemy's, of nbgrader's own queries
@@ -56,8 +56,8 @@ def run(folder: Path, *command: str) -> None:
 def database() -> Iterator[str]:
     """The URL of an empty database on a server of its own, which listens on a socket alone."""
     found = programs()
-    need("PostgreSQL", None if found else "initdb is missing (Debian: apt-get install postgresql)")
-    assert found is not None
+    if found is None:
+        missing("PostgreSQL", "Debian: apt-get install postgresql")
     initdb, pg_ctl, createdb = (str(found / name) for name in ("initdb", "pg_ctl", "createdb"))
     # a short path, as a socket needs, in which another user may walk
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
