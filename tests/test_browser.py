@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.xdist_group("course"),
 ]
 ARTEFACTS = Path(os.environ.get("AUTOGRADER_ARTEFACTS", classroom.ROOT / "artefacts"))
-SECONDS = 30  # until what is waited for counts as missing: many times what it takes
+SECONDS = 120  # until what is waited for counts as missing: many times what it takes
 CLASS = ("complete", "deleted", "evil", "real-student", "real-untouched", "missing")
 EVIL, LATE, WRONG = "evil", "complete", "real-student"
 ANSWER = "beta-zero-answer"
