@@ -35,7 +35,8 @@ demo: $(READY)
 	@$(IN_VENV) python -m tools.demo
 
 test: $(READY)
-	@command -v bwrap >/dev/null || echo 'bubblewrap is missing, so tests of the sandbox are skipped (Debian: apt-get install bubblewrap)'
+	@for program in bwrap chromium chromedriver; do \
+	  command -v $$program >/dev/null || echo "$$program is missing, so tests that need it are skipped"; done
 	$(IN_VENV) python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: $(READY)

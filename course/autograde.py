@@ -48,6 +48,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             if path.is_dir() and not any(p.startswith(".") for p in path.relative_to(root).parts)
         ]
         self.notebooks: list[str] = []
+        self._students: dict[Path, str] = {}
         self.assignments = {
             str(folder): [str(folder / f"{name}.ipynb") for name in self._cells]
             for folder in folders
@@ -144,8 +145,11 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             return {each.student.id for each in gradebook.assignment_submissions(assignment_id)}
 
     def _student(self, folder: Path) -> str:
-        name = f"{folder}/x.ipynb"
-        return str(self.init_single_notebook_resources(name)["nbgrader"]["student"])
+        if folder not in self._students:
+            name = str(folder / f"{next(iter(self._cells))}.ipynb")
+            told = self.init_single_notebook_resources(name)
+            self._students[folder] = str(told["nbgrader"]["student"])
+        return self._students[folder]
 
     def _format_copies(self, student: str) -> str:
         return os.path.normpath(str(self._format_dest(self.coursedir.assignment_id, student)))

@@ -1,4 +1,4 @@
-"""Model answers and marking schemes beside the answers, for whoever grades in formgrader."""
+"""The pages of formgrader and feedback: their layout, and what only those who grade see."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from autograder.notebook import NotebookError, grade_id, load, source
 from course import verdicts
 
 HEADING = "> **Only you see this:** a model answer, and how to mark."
+
+
+LAYOUT = Path(__file__).with_name("layout")
+
+
+class Layout(Preprocessor):
+    """Adds layout/custom/custom.css to a page, where nbconvert looks for a user's own."""
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        """Name the folder that nbconvert takes for the user's."""
+        resources["config_dir"] = str(LAYOUT)
+        return nb, resources
 
 
 class MarkingSchemes(Preprocessor):

@@ -19,7 +19,8 @@ def configure(c: Any, folder: Path) -> None:
     c.GenerateAssignment.force = True  # a fresh checkout holds the notebook, not the grader's copy
     c.GenerateAssignment.post_convert_hook = copy_grader
     c.HTMLExporter.filters = {"markdown2html": "course.clean.markdown"}
-    c.HTMLExporter.preprocessors = ["course.formgrader.MarkingSchemes"]
+    pages = ("course.formgrader.Layout", "course.formgrader.MarkingSchemes")
+    c.HTMLExporter.preprocessors = list(pages)
     _take_over()
 
 

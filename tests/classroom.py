@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -309,18 +310,56 @@ def make_course(folder: Path) -> None:
     shutil.copy(ROOT / "nbgrader_config.py", folder)
 
 
-def nbgrader(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one of nbgrader's commands in a course folder; unboxed where there is no sandbox."""
+def _hashes(folder: Path) -> dict[Path, str]:
+    """What lies under submitted/, by content."""
+    files = [p for p in folder.glob("submitted/**/*") if p.is_file() and not p.is_symlink()]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def graded_course(folder: Path) -> None:
+    """Make the course, have the class hand in, and grade it; what nbgrader says is kept in logs."""
+    make_course(folder)
+    hand_in(folder)
+    before = _hashes(folder)
+    for step in ("generate_assignment", "autograde", "generate_feedback"):
+        done = nbgrader(folder, step, "vae")
+        (folder / f"{step}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+    assert nbgrader(folder, "export").returncode == 0
+    assert _hashes(folder) == before, "what was handed in stays as it is"
+
+
+def part_of_class(course: Path, folder: Path, students: Iterable[str], settings: str = "") -> None:
+    """A new course, not graded, with work of the graded class, whose verdicts are at hand."""
+    make_course(folder)
+    shutil.copytree(course / ".autograder", folder / ".autograder")
+    for student in students:
+        shutil.copytree(course / "submitted" / student, folder / "submitted" / student)
+    config = folder / "nbgrader_config.py"
+    config.write_text(config.read_text(encoding="utf-8") + settings, encoding="utf-8")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For a program that runs in a course folder: nobody's own settings of Jupyter."""
     programs = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    environment = {
+    return {
         **os.environ,
-        "HOME": str(folder),  # nobody's own settings of Jupyter
+        "HOME": str(folder),
         "PATH": os.pathsep.join(programs),
         "PYTHONPATH": str(ROOT),
     }
+
+
+def nbgrader(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run one of nbgrader's commands in a course folder; unboxed where there is no sandbox."""
     command = [sys.executable, "-m", "nbgrader", *arguments]
     if arguments[0] == "autograde" and sandbox.missing():
         command.append("--Autograde.unboxed=True")
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
     )

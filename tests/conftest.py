@@ -1,14 +1,19 @@
-"""What the tests share: whether there is a sandbox, and whether there must be one."""
+"""What the tests share: what the system must have, and a class graded once for all of them."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
 from autograder import sandbox
+from tests import classroom
+from tests.system import missing
 
 torch.set_num_threads(1)  # tests run side by side
 settings.register_profile("tests", deadline=None, database=None)  # no verdict by the clock
@@ -21,10 +26,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def box() -> None:
-    """Skips a test of the sandbox where there is none; fails where CI says there must be."""
+    """For a test of the sandbox."""
     reason = sandbox.missing()
-    if reason is None:
-        return
-    if os.environ.get("AUTOGRADER_REQUIRE_SANDBOX"):
-        pytest.fail(f"A sandbox is required here, but {reason}.")
-    pytest.skip(f"needs the sandbox: {reason}")
+    if reason is not None:
+        missing("the sandbox", reason)
+
+
+@pytest.fixture(scope="session")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class, graded once for all processes that run tests side by side."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / "course", shared / "course-is-ready"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            time.sleep(0.5)
+    else:
+        try:
+            classroom.graded_course(folder)
+        finally:
+            done.touch()
+    return folder
+
+
+@pytest.fixture
+def own_course(course: Path, tmp_path: Path) -> Path:
+    """A few students of the class in a course that a test may change."""
+    folder = tmp_path / "course"
+    folder.mkdir()
+    for name in ("assignment", ".autograder"):
+        shutil.copytree(course / name, folder / name)
+    for name in ("nbgrader_config.py", "gradebook.db"):
+        shutil.copy(course / name, folder)
+    for student in ("complete", "real-student"):
+        for step in ("submitted", "autograded"):
+            shutil.copytree(course / step / student, folder / step / student)
+    return folder

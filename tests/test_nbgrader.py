@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,58 +26,6 @@ pytestmark = [
 ]
 ALSO_COMPLETE = ("several", "other-name", "shadows")
 ANSWERED = [name for name in (*COMPLETE, *ALSO_COMPLETE) if name != "deleted"]
-
-
-def hashes(folder: Path) -> dict[Path, str]:
-    """What lies under submitted/, by content."""
-    files = [p for p in folder.glob("submitted/**/*") if p.is_file() and not p.is_symlink()]
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def graded_course(folder: Path) -> None:
-    classroom.make_course(folder)
-    classroom.hand_in(folder)
-    before = hashes(folder)
-    for step in ("generate_assignment", "autograde", "generate_feedback"):
-        done = nbgrader(folder, step, "vae")
-        (folder / f"{step}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-        assert done.returncode == 0, done.stderr
-    assert nbgrader(folder, "export").returncode == 0
-    assert hashes(folder) == before, "what was handed in stays as it is"
-
-
-@pytest.fixture(scope="session")
-def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The class, graded once for all processes that run tests side by side."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, done = shared / "course", shared / "course-is-ready"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        while not done.exists():
-            time.sleep(0.5)
-    else:
-        try:
-            graded_course(folder)
-        finally:
-            done.touch()
-    return folder
-
-
-@pytest.fixture
-def own_course(course: Path, tmp_path: Path) -> Path:
-    """A few students of the class in a course that a test may change."""
-    folder = tmp_path / "course"
-    folder.mkdir()
-    for name in ("assignment", ".autograder"):
-        shutil.copytree(course / name, folder / name)
-    for name in ("nbgrader_config.py", "gradebook.db"):
-        shutil.copy(course / name, folder)
-    for student in ("complete", "real-student"):
-        for step in ("submitted", "autograded"):
-            shutil.copytree(course / step / student, folder / step / student)
-    return folder
 
 
 def scores(course: Path) -> dict[str, dict[str, tuple[float | None, bool]]]:
