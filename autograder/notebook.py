@@ -75,7 +75,11 @@ def _converted(content: dict[str, Any]) -> list[Any] | None:
     import warnings
 
     import nbformat
+    from traitlets.log import get_logger
 
+    log: Any = get_logger()
+    log = getattr(log, "logger", log)  # an application's is an adapter
+    silent, log.disabled = log.disabled, True  # it would repeat the student's text as it stands
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what does not validate may still be read
@@ -83,6 +87,8 @@ def _converted(content: dict[str, Any]) -> list[Any] | None:
             made = nbformat.v4.upgrade(old, from_version=3, from_minor=0)
     except Exception:
         return None
+    finally:
+        log.disabled = silent
     return list(made.cells)
 
 

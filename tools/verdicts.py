@@ -59,6 +59,7 @@ class Job:
     make: Callable[[], NotebookNode]
     tasks: tuple[str, ...] = ()
     seed: int = 1
+    learning: bool = False
 
     @cached_property
     def notebook(self) -> str:
@@ -68,7 +69,7 @@ class Job:
 
     def file(self, folder: Path) -> Path:
         """Where its verdict is kept."""
-        told = json.dumps([self.notebook, self.tasks, self.seed, SECONDS])
+        told = json.dumps([self.notebook, self.tasks, self.seed, self.learning, SECONDS])
         return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
 
     def kept(self, folder: Path) -> Verdict | None:
@@ -92,7 +93,7 @@ def perform(job: Job, folder: Path) -> None:
     """Grade one notebook and keep its verdict."""
     started = time.monotonic()
     node = nbformat.reads(job.notebook, as_version=4)
-    made = grade(node, seed=job.seed, tasks=job.tasks, seconds=SECONDS)
+    made = grade(node, seed=job.seed, tasks=job.tasks, seconds=SECONDS, learning=job.learning)
     checks = [{**asdict(result), "passed": result.passed} for result in made.results]
     told = {"checks": checks, "seconds": round(time.monotonic() - started, 2)}
     file = job.file(folder)
@@ -163,13 +164,20 @@ def corpus_jobs() -> Iterator[Job]:
     }
     for kind, work in listed.items():
         for piece in work:
-            yield Job(kind, f"{piece.group}/{piece.name}", piece.notebook)
+            learning = _shows_in_learning(piece)
+            yield Job(kind, f"{piece.group}/{piece.name}", piece.notebook, learning=learning)
+
+
+def _shows_in_learning(piece: Variant) -> bool:
+    """Whether it takes a learning run, which is left out elsewhere, to see a mistake."""
+    return getattr(piece, "misconception", None) == "does-not-learn"
 
 
 def combination_jobs() -> Iterator[Job]:
     """Pairs and triples of mistakes, graded in all tasks."""
     for combination in combinations():
-        yield Job("combination", combination.name, combination.notebook)
+        learning = any(map(_shows_in_learning, combination.parts))
+        yield Job("combination", combination.name, combination.notebook, learning=learning)
 
 
 def flake_jobs() -> Iterator[Job]:
