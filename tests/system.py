@@ -1,8 +1,9 @@
-"""Programs of the system that some tests need: without one they are skipped, in CI they fail."""
+"""What some tests need of the system: programs, without which they are skipped and in CI fail."""
 
 from __future__ import annotations
 
 import os
+import signal
 from typing import NoReturn
 
 import pytest
@@ -15,3 +16,8 @@ def missing(thing: str, told: str) -> NoReturn:
     if os.environ.get(REQUIRED):
         pytest.fail(f"{REQUIRED} is set, but {thing} is missing: {told}")
     pytest.skip(f"needs {thing}: {told}")
+
+
+def heed_ctrl_c() -> None:
+    """A shell lets what it starts in the background, these tests perhaps, ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

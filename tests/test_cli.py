@@ -17,6 +17,7 @@ import pytest
 from autograder import cli, run, sandbox
 from tests import corpus
 from tests.grading import grade
+from tests.system import heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +46,26 @@ def test_a_notebook_is_graded_and_the_json_written(tmp_path: Path, unboxed: list
     assert done.stderr == ""
     assert "uses-global-model" in done.stdout
     assert json.loads((tmp_path / "out.json").read_text())["score"] == 24
+
+
+def test_two_gradings_at_once_do_not_meet(tmp_path: Path, unboxed: list[str]) -> None:
+    corpus.write(corpus.submission("student"), tmp_path / "vae.ipynb")
+    names = ("first.json", "second.json")
+    options = ["--seed", "7", "--no-learning", *unboxed]
+    call = [sys.executable, "-P", "-m", "autograder", "grade", "vae.ipynb", *options]
+    both = [
+        subprocess.Popen(
+            [*call, "--json", name],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+        for name in names
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    first, second = ((tmp_path / name).read_bytes() for name in names)
+    assert first == second
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names, "vae.ipynb"])
 
 
 @pytest.mark.parametrize("name", ["missing.ipynb", ".", "text.ipynb", "old.ipynb"])
@@ -86,7 +107,12 @@ def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list
     call = [sys.executable, "-P", "-m", "autograder", "grade", "vae.ipynb", "--json", "out.json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = subprocess.Popen(
-        [*call, *unboxed], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        [*call, *unboxed],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     while not (family := children(started.pid)) and started.poll() is None:
         time.sleep(0.05)

@@ -19,6 +19,7 @@ from tests import mutants
 from tests.combinations import Combination, combinations
 from tests.grading import causes, grade, lost
 from tests.mutants import Mutant
+from tests.system import heed_ctrl_c
 from tools import verdicts, verdicts_report
 from tools.verdicts_report import Verdict
 
@@ -184,7 +185,14 @@ def all_ended(group: int) -> bool:
 def test_an_interrupted_run_ends_its_processes_and_keeps_what_is_done(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.verdicts", "--only", "mutants", "--jobs", "2"]
     command += ["--match", "data-loader:*", "--kept", str(tmp_path)]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0)
+    run = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        preexec_fn=heed_ctrl_c,
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -67,7 +67,7 @@ ATTACKS = family(
     ),
     reaches(
         "oracles-in-memory",
-        "for thing in gc.get_objects():\n"
+        "gc.unfreeze()\nfor thing in gc.get_objects():\n"
         "    name = getattr(type(thing), '__name__', '')\n"
         "    if name in ('Recipe', 'Course', 'Draws', 'Case', 'Grade', 'Run'): found.append(name)",
     ),    reaches("host-files", "found += [p for p in ('/etc/passwd', '/etc/shadow', '/etc/hostname', "

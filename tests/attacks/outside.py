@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks.attack import family
+from tests.attacks.attack import LEFTOVER, family
 from tests.attacks.endings import sampling
 from tests.attacks.knowing import reaches
 
@@ -36,6 +36,6 @@ ATTACKS = family(
             "os.geteuid() == 0: found.append(n)\n        except (OSError, subprocess.SubprocessError):\n"
             "            pass", says="kept out|not finish"),
     sampling("leftover", "if os.fork() == 0:\n    os.setsid()\n    os.execv(sys.executable, "
-             "[sys.executable, '-c', 'import time; time.sleep(987654)'])\ntime.sleep(0.3)",
+             f"[sys.executable, '-c', 'import time; time.sleep({LEFTOVER})'])\ntime.sleep(0.3)",
              "not nothing"),
 )  # fmt: skip

@@ -79,7 +79,7 @@ ATTACKS = family(
     ),
     loss(
         "perform-through-gc",
-        "for found in gc.get_objects():\n"
+        "gc.unfreeze()\nfor found in gc.get_objects():\n"
         "    if type(found).__name__ == 'Worker':\n"
         "        found._reply = lambda session, request, tensors: found._answer({'value': 1.0})",
         marks=False,

@@ -70,11 +70,11 @@ def sample_images(model, num_samples, nz):
 ENDLESS = """
 def _attack():
     forge(lambda h, t: (h, t))
-    wire = sys.modules["wire"]
-    for found in gc.get_objects():
-        if type(found).__name__ == "Worker":
-            while True:
-                found._answer({"progress": [0, 0]})
+    frame = sys._getframe()
+    while type(frame.f_locals.get("self")).__name__ != "Worker":
+        frame = frame.f_back
+    while True:
+        frame.f_locals["self"]._answer({"progress": [0, 0]})
 
 
 TUNED_BETA = _attack()
