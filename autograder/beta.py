@@ -26,6 +26,7 @@ def is_good(shown: Judgement, beta: float) -> bool:
     return (
         shown.error <= SWEEP["error"]
         and shown.distance <= SWEEP["distance"]
+        and shown.entropy >= SWEEP["entropy"]
         and usual / KL_FACTOR <= shown.kl <= usual * KL_FACTOR
     )
 

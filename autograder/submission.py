@@ -141,8 +141,9 @@ class Submission:
 
     @staticmethod
     def _send_quietly(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
+        assert process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
-            wire.write_frame(process.stdin, request, [])  # type: ignore[arg-type]
+            wire.write_frame(process.stdin, request, [])
 
     @property
     def definitions(self) -> Definitions:
@@ -187,7 +188,7 @@ class Submission:
             raise EOFError
         self._seconds = seconds
         with self._clock.running(seconds):
-            return wire.read_frame(process.stdout)  # type: ignore[arg-type]
+            return wire.read_frame(process.stdout)
 
     def _waited(self) -> float:
         process = self._process
@@ -253,7 +254,7 @@ class Submission:
             raise Stopped("The process that ran your code has ended.")
         try:
             with self._clock.running(seconds):  # it may not read what it is sent
-                wire.write_frame(process.stdin, request, tensors)  # type: ignore[arg-type]
+                wire.write_frame(process.stdin, request, tensors)
             header, received = self._read(seconds)
         except (wire.WireError, EOFError, OSError, ValueError) as error:
             raise self._lost(str(error)) from error

@@ -99,7 +99,7 @@ def is_running(process: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list[str]) -> None:
     node = corpus.submission("perfect")
     node.cells.append(nbformat.v4.new_code_cell("class Encoder:\n    import time; time.sleep(99)"))

@@ -101,6 +101,7 @@ def test_a_beta_near_the_range_is_right_with_a_good_model_of_its_own() -> None:
     assert is_good(good, beta)
     assert not is_good(Judgement(SWEEP["error"] * 1.1, usual, 1.0, 2.3), beta)
     assert not is_good(Judgement(0.001, usual, SWEEP["distance"] * 1.1, 2.3), beta)
+    assert not is_good(Judgement(0.001, usual, 1.0, 1.0), beta), "hardly three classes"
     assert not is_good(Judgement(0.001, 4 * usual, 1.0, 2.3), beta), "of another beta"
 
 

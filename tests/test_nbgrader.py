@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.xdist_group("course"),  # one course folder serves them all
 ]
 ALSO_COMPLETE = ("several", "other-name", "shadows")
-ANSWERED = [name for name in (*COMPLETE, *ALSO_COMPLETE) if name != "deleted"]
 
 
 def scores(course: Path) -> dict[str, dict[str, tuple[float | None, bool]]]:

@@ -23,7 +23,7 @@ while time.time() < end:
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="Linux's /proc tells it")
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's /proc")
 def test_processes_that_share_a_core_wait() -> None:
     core = min(os.sched_getaffinity(0))
     both = [subprocess.Popen([sys.executable, "-c", SPIN % core]) for _ in range(2)]

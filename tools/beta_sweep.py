@@ -36,6 +36,7 @@ AUTO_ENCODER = "auto-encoder"
 # What counts as good, against beta = 0: so many times its error, such a part of its distance.
 ERROR_TIMES = {"good": 4, "near": 8}
 DISTANCE_PARTS = {"good": 2, "near": 1.5}
+ENTROPY_MARGIN = 0.1  # nats below the least diverse samples of a good beta
 DOCS = WEIGHTS.parent / "docs"
 BETA = WEIGHTS.parent / "autograder" / "beta.json"
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
@@ -54,15 +55,16 @@ def vae_name(beta: float) -> str:
 class Snapshots(Progress):
     """A loader that keeps the model's weights after SHORT and after all epochs."""
 
-    def __init__(self, loader: DataLoader[Any], epochs: int, name: str) -> None:
+    def __init__(
+        self, loader: DataLoader[Any], epochs: int, name: str, model: AutoEncoder | VAE
+    ) -> None:
         super().__init__(loader, epochs, name)
-        self.epochs, self.name, self.passes = epochs, name, 0
-        self.model: AutoEncoder | VAE | None = None
+        self.epochs, self.name, self.model, self.passes = epochs, name, model, 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield from super().__iter__()
         self.passes += 1
-        if self.model is not None and self.passes in (SHORT, self.epochs):
+        if self.passes in (SHORT, self.epochs):
             weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
             partial = WEIGHTS / f"{self.name}.partial"
             save_file(weights, partial)
@@ -73,8 +75,7 @@ def train(name: str, model: AutoEncoder | VAE, digits: TensorDataset, epochs: in
     """Train for epochs, with the homework's settings, unless that was done before."""
     if weights_file(name, epochs).exists():
         return
-    loader = Snapshots(make_data_loader(digits, BATCH_SIZE), epochs, name)
-    loader.model = model
+    loader = Snapshots(make_data_loader(digits, BATCH_SIZE), epochs, name, model)
     if isinstance(model, VAE):
         train_vae(model, loader, epochs, LEARNING_RATE, "cpu")
     else:
@@ -186,12 +187,15 @@ def write(found: list[Point], seed: int) -> None:
         for name in ("good", "near")
     }
     ranges = {name: bounds(curve, *limit) for name, limit in limits.items()}
+    low, high = ranges["good"]
+    least = min(p.entropy for p in curve if p.beta and low <= p.beta <= high)
     told: dict[str, Any] = {
         "made_by": "python -m tools.beta_sweep",
         "seed": seed,
         **ranges,
         "error": round(limits["good"][0], 4),
         "distance": round(limits["good"][1], 1),
+        "entropy": round(least - ENTROPY_MARGIN, 2),
         "curve": [{"beta": p.beta, "kl": p.kl} for p in curve],
     }
     BETA.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 
@@ -73,7 +73,7 @@ class Graph(torch.Tensor):
     """A tensor that arrived with `requires_grad` set in the worker."""
 
 
-def write_frame(stream: BinaryIO, header: dict[str, Any], tensors: list[torch.Tensor]) -> None:
+def write_frame(stream: IO[bytes], header: dict[str, Any], tensors: list[torch.Tensor]) -> None:
     """Write one message; tensors are on the CPU and contiguous."""
     described = [{"dtype": _dtype_name(t), "shape": list(t.shape)} for t in tensors]
     text = json.dumps({**header, "tensors": described}).encode()
@@ -86,7 +86,7 @@ def write_frame(stream: BinaryIO, header: dict[str, Any], tensors: list[torch.Te
 
 
 def read_frame(
-    stream: BinaryIO, header_limit: int = HEADER_LIMIT
+    stream: IO[bytes], header_limit: int = HEADER_LIMIT
 ) -> tuple[dict[str, Any], list[torch.Tensor]]:
     """Read one message; raises `EOFError` at the end, `WireError` where the form is broken."""
     header_size, body_size = _LENGTHS.unpack(_read_exactly(stream, _LENGTHS.size))
@@ -110,7 +110,7 @@ def _integer(text: str) -> int:
     return value
 
 
-def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
+def _read_exactly(stream: IO[bytes], size: int) -> bytearray:
     data = bytearray()
     while len(data) < size:
         chunk = stream.read(min(size - len(data), 1 << 20))
