@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from autograder import contract
+from autograder import contract, devices
 from autograder.notebook import NotebookError, read
 from autograder.outcomes import printable
 
@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--unboxed", action="store_true", help="run without the sandbox")
     grade.add_argument(
         "--no-learning", action="store_true", help="without the training runs on digits"
+    )
+    grade.add_argument(
+        "--device",
+        choices=devices.CHOICES,
+        default="auto",
+        help="where the training on digits runs (default: a GPU where there is one)",
     )
     grade.add_argument("--no-fork", action="store_true", help="serve the checks without forking")
     quickstart = commands.add_parser("quickstart", help="make a course folder for nbgrader")
@@ -76,6 +82,10 @@ def _grade(parsed: argparse.Namespace) -> int:
     from autograder.grading import Grade
     from autograder.submission import Submission
 
+    try:
+        device = devices.chosen(parsed.device)
+    except devices.NoDevice as error:
+        return _refuse(f"{parsed.notebook}: not graded, because {error}")
     submission = Submission(notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork)
     seed = secrets.randbits(62) if parsed.seed is None else parsed.seed
     grading = run.Run(
@@ -84,6 +94,7 @@ def _grade(parsed: argparse.Namespace) -> int:
         seed,
         learning=not parsed.no_learning,
         weights=weights_file.content(parsed.notebook.parent),
+        device=device,
     )
     try:
         _perform(grading)

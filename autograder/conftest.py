@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from autograder import contract, report, sandbox, weights_file
+from autograder import contract, devices, report, sandbox, weights_file
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import NotebookError, read
@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, help="the seed of all draws (default: a fresh one)")
     group.addoption("--no-fork", action="store_true", help="serve the checks without forking")
     group.addoption("--unboxed", action="store_true", help="run without the sandbox")
+    group.addoption(
+        "--device", choices=devices.CHOICES, default="auto", help="where the digits are trained on"
+    )
     group.addoption("--no-learning", action="store_true", help="without the training on digits")
 
 
@@ -48,6 +51,10 @@ def _run_from_options(config: pytest.Config) -> Run:
         notebook = read(path)
     except NotebookError as error:
         raise pytest.UsageError(str(error)) from error
+    try:
+        device = devices.chosen(config.getoption("--device"))
+    except devices.NoDevice as error:
+        raise pytest.UsageError(str(error)) from error
     boxed = not config.getoption("--unboxed") and sandbox.missing() is None
     fork = not config.getoption("--no-fork")
     seed = config.getoption("--seed")
@@ -58,6 +65,7 @@ def _run_from_options(config: pytest.Config) -> Run:
         shows_table=True,
         learning=not config.getoption("--no-learning"),
         weights=weights_file.content(path.parent),
+        device=device,
     )
 
 

@@ -96,13 +96,13 @@ class LearningRun:
         """The task that it belongs to."""
         return f"{self.kind}-training"
 
-    def check(self, session: Session, draws: Draws) -> None:
-        """Train and judge; raises `Wrong`, named does-not-learn where the error is too large.
+    def check(self, session: Session, draws: Draws, device: str = "cpu") -> None:
+        """Train on a device and judge; raises `Wrong`, does-not-learn where the error is too large.
 
         A training that misses may have been unlucky: it is judged by the best of `ATTEMPTS`.
         """
         for _ in range(ATTEMPTS):
-            reached = self._reach(session, draws)
+            reached = self._reach(session, draws, device)
             if math.isfinite(reached) and reached <= limit(self.kind):
                 return
         raise Wrong(
@@ -112,10 +112,14 @@ class LearningRun:
             "does-not-learn",
         )
 
-    def _reach(self, session: Session, draws: Draws) -> float:
-        """The error of one training."""
+    def _reach(self, session: Session, draws: Draws, device: str) -> float:
+        """The error of one training; the model is judged on the CPU, wherever it was trained."""
         model = self._model(session)
-        self._train(session, model, draws)
+        if device != "cpu":
+            session.ask("move", model, device)
+        self._train(session, model, draws, device)
+        if device != "cpu":
+            session.ask("move", model, "cpu")
         encoder, decoder = (
             network(session, model, draws, part)
             for part in (("encoder", ENCODER), ("decoder", DECODER))
@@ -134,9 +138,9 @@ class LearningRun:
         session.ask("mode", made, True)
         return made
 
-    def _train(self, session: Session, model: Handle, draws: Draws) -> None:
+    def _train(self, session: Session, model: Handle, draws: Draws, device: str) -> None:
         loader = session.make("loader", training_digits(draws), BATCH)
-        arguments = [model, loader, 1, RATE, "cpu"]
+        arguments = [model, loader, 1, RATE, device]
         session.ask("call", session.read(self.trainer), arguments, {}, seconds=SECONDS)
 
 

@@ -32,7 +32,7 @@ class Run:
 
     seed: of every draw. shows_table: at the end of pytest's output. learning: with the runs in
     which the student's own model is trained on digits. weights: the file of a trained VAE that was
-    handed in beside the notebook.
+    handed in beside the notebook. device: cpu or cuda, for the training on digits.
     """
 
     grade: Grade
@@ -41,6 +41,7 @@ class Run:
     shows_table: bool = False
     learning: bool = True
     weights: bytes | None = None
+    device: str = "cpu"
     progress: Callable[[], None] = lambda: None
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
     habits: Habits | None = None

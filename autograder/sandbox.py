@@ -13,8 +13,10 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 WORKER = Path(__file__).resolve().parent / "worker"
 MEMORY = 4 << 30  # bytes of address space beyond what torch itself takes
@@ -22,19 +24,11 @@ FILE_SIZE = 64 << 20  # bytes
 PROCESSES = 64
 _HIDDEN = ("solution", "assignment", "autograder", "course")  # what a submission must not see
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
-# One thread, so that a worker can fork; no GPU, so that a notebook's `device` is the CPU.
-_ALWAYS = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
-_ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": "/tmp",
-    "LANG": "C.UTF-8",
-    **_ALWAYS,
-}
+# One thread, so that a worker can fork.
+_ALWAYS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+# No GPU, so that a notebook's `device` is the CPU.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class Launch:
 
     command: list[str]
     environment: dict[str, str]
-    options: dict[str, int]
+    options: dict[str, Any]
 
 
 def missing() -> str | None:
@@ -64,19 +58,29 @@ def _probe() -> str | None:
     return f"bubblewrap does not start here: {done.stderr.strip()[:200]}"
 
 
-def launch(boxed: bool) -> Launch:
-    """The command that starts a worker, inside a box or beside the host."""
-    options = {"memory": MEMORY, "file_size": FILE_SIZE}
+def launch(boxed: bool, device: str = "cpu") -> Launch:
+    """The command that starts a worker, inside a box or beside the host; device: cpu or cuda."""
+    options: dict[str, Any] = {"memory": MEMORY, "file_size": FILE_SIZE, "device": device}
+    environment = dict(os.environ if not boxed else _ENVIRONMENT) | _ALWAYS
+    if device == "cpu":
+        environment |= _NO_GPU
+    elif "CUDA_VISIBLE_DEVICES" in os.environ:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
     if not boxed:
-        environment = {**os.environ, **_ALWAYS}
         return Launch([sys.executable, "-P", "-E", "-B", str(WORKER)], environment, options)
     options |= {"processes": PROCESSES, "alone": 1}
     if _is_root():
         options["uid"] = 1_000_000_000 + secrets.randbelow(1_000_000_000)
     else:
         options["processes"] += _own_processes()
-    command = [*_box(), "--", sys.executable, "-I", "-B", "/grader/worker"]
-    return Launch(command, _ENVIRONMENT, options)
+    box = _box(_gpu_nodes() if device == "cuda" else [])
+    command = [*box, "--", sys.executable, "-I", "-B", "/grader/worker"]
+    return Launch(command, environment, options)
+
+
+def _gpu_nodes() -> list[Path]:
+    """The device files through which a process reaches the GPUs of this machine."""
+    return sorted(path for path in Path("/dev").glob("nvidia*") if not path.is_dir())
 
 
 def _is_root() -> bool:
@@ -95,7 +99,8 @@ def _own_processes() -> int:
     return count
 
 
-def _box() -> list[str]:
+def _box(passed: Sequence[Path] = ()) -> list[str]:
+    """The command of the box; passed: device files that can be used inside."""
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
     if _is_root():  # the worker becomes nobody's user itself, and drops these with it
@@ -115,6 +120,10 @@ def _box() -> list[str]:
     command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
     command += mounts
     command += ["--proc", "/proc", "--dev", "/dev"]
+    for node in passed:
+        command += ["--dev-bind", str(node), str(node)]
+    if passed:  # where CUDA looks for the cards
+        command += ["--ro-bind", "/sys", "/sys"]
     command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     command += ["--perms", "0755", "--dir", "/grader", "--ro-bind", str(WORKER), "/grader/worker"]
     # what bubblewrap made to hold these mounts belongs to whoever runs inside: memory without end

@@ -90,7 +90,8 @@ class Submission:
     """The code cells of one notebook, run in a worker process.
 
     cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for every
-    session, where the system can. Errors of student code come as `Unchecked`.
+    session, where the system can. device: cpu, or cuda for a worker that sees the GPUs. Errors
+    of student code come as `Unchecked`.
     """
 
     def __init__(
@@ -99,10 +100,12 @@ class Submission:
         *,
         boxed: bool,
         fork: bool = True,
+        device: str = "cpu",
         answer_seconds: float = ANSWER_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
     ) -> None:
-        self.cells, self.boxed, self.fork = list(cells), boxed, fork
+        self.cells, self.boxed, self.device = list(cells), boxed, device
+        self.fork = fork and device == "cpu"  # a process that has used CUDA cannot
         self.answer_seconds, self.statement_seconds = answer_seconds, statement_seconds
         self.skip: list[tuple[int, int]] = []
         self.dead: str | None = None  # why no worker can be had any more
@@ -116,7 +119,7 @@ class Submission:
 
     def launch(self) -> None:
         """Start a worker without waiting for it."""
-        start = sandbox.launch(self.boxed)
+        start = sandbox.launch(self.boxed, self.device)
         self._group = cgroups.make() if self.boxed else None
         options = {**start.options, "fork": self.fork, "stderr": bool(_debugging())}
         command = [*start.command, json.dumps(options)]

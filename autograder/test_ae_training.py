@@ -5,9 +5,10 @@ from __future__ import annotations
 from autograder.checks import check
 from autograder.draws import Draws
 from autograder.learning import LearningRun
+from autograder.outcomes import Wrong
 from autograder.replay import Terms, losses_after
 from autograder.run import Run
-from autograder.submission import Session
+from autograder.submission import Session, Submission
 from autograder.training_probe import Findings, Trainer, check_series
 
 TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
@@ -64,8 +65,25 @@ def check_learning(
     findings = findings_of(trainer, session, draws, run)
     trainer.check_fruitful(findings)
     explained = findings.recipe is not None and bool(findings.recipe.deviations())
-    if run.should_learn(whole.task) and not explained and not settled:
+    if not run.should_learn(whole.task) or explained or settled:
+        return
+    if not _learns_on_gpu(whole, draws, run):
         whole.check(session, draws)
+
+
+def _learns_on_gpu(whole: LearningRun, draws: Draws, run: Run) -> bool:
+    """Whether there is a GPU, and the whole passes there, in a worker of its own."""
+    if run.device == "cpu":
+        return False
+    there = Submission(run.submission.cells, boxed=run.submission.boxed, device=run.device)
+    try:
+        with there.session(draws.integer(0, 2**62)) as session:
+            whole.check(session, draws, run.device)
+    except Wrong:  # it may be the device's doing
+        return False
+    finally:
+        there.close()
+    return True
 
 
 def findings_of(trainer: Trainer, session: Session, draws: Draws, run: Run) -> Findings:

@@ -30,18 +30,20 @@ def grade(
     seconds: float = 20.0,
     learning: bool = False,
     weights: bytes | None = None,
+    device: str = "cpu",
 ) -> Grade:
     """The grade of a notebook, in the sandbox where there is one.
 
     seconds: the time for one definition, and for one answer. learning: with the training runs
-    on digits. weights: the content of vae.safetensors beside it.
+    on digits. weights: the content of vae.safetensors beside it. device: where the digits are
+    trained on.
     """
     notebook = as_submission(node)
     boxed = sandbox.missing() is None
     submission = Submission(
         notebook.cells, boxed=boxed, fork=fork, answer_seconds=seconds, statement_seconds=seconds
     )
-    run = Run(Grade(notebook), submission, seed, learning=learning, weights=weights)
+    run = Run(Grade(notebook), submission, seed, learning=learning, weights=weights, device=device)
     try:
         perform(run, tasks)
     finally:

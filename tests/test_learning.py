@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from autograder import learning
+from autograder import devices, learning
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import Notebook
 from autograder.run import Run
-from autograder.submission import Submission
+from autograder.submission import Session, Submission
 from tests import corpus
 from tests.grading import causes, grade, lost
 
@@ -90,3 +90,32 @@ def test_a_wrong_part_leaves_the_learning_to_its_own_task() -> None:
     )
     assert {t: p for t, p in lost(made).items() if t in ("decoder", "ae-training")} == {}
     assert causes(made).keys() == {"encoder"}
+
+
+def test_a_gpu_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker cannot train on a GPU that is not there; the CPU's verdict counts."""
+    asked: list[str] = []
+    check = learning.LearningRun.check
+
+    def noting(
+        whole: learning.LearningRun, session: Session, draws: Draws, device: str = "cpu"
+    ) -> None:
+        asked.append(device)
+        check(whole, session, draws, device)
+
+    monkeypatch.setattr(learning.LearningRun, "check", noting)
+    # hidden from torch, but not from the box, where this machine has one
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    made = grade(corpus.submission("perfect"), tasks=("ae-training",), learning=True, device="cuda")
+    assert asked == ["cuda", "cpu"]
+    assert lost(made).get("ae-training") is None
+
+
+def test_a_gpu_is_asked_for_by_name_or_taken_where_there_is_one() -> None:
+    assert devices.chosen("cpu") == "cpu"
+    if torch.cuda.is_available():
+        assert devices.chosen("auto") == devices.chosen("cuda") == "cuda"
+    else:
+        assert devices.chosen("auto") == "cpu"
+        with pytest.raises(devices.NoDevice, match=r"CUDA.*--device cpu"):
+            devices.chosen("cuda")

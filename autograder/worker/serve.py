@@ -24,6 +24,7 @@ import standins
 import tracing
 import wire
 
+GPU_MEMORY = 8 << 30  # bytes; the homework takes less than one
 _PARTS = ("Encoder", "Decoder")
 # stand-ins for models, and the class of the notebook that each stands in for
 _MODELS = {
@@ -160,6 +161,7 @@ class Session:
             "part": self.part,
             "bare": self.bare,
             "leave": self.leave,
+            "move": self.move,
             "leaves": lambda tensors: self.keep([t.clone().requires_grad_() for t in tensors]),
             "gradient": self.gradient,
             "parameter_gradients": self.parameter_gradients,
@@ -225,6 +227,16 @@ class Session:
         module.to("meta")
         if "device" in self.namespace:
             self.namespace["device"] = torch.device("meta")
+
+    def move(self, module: torch.nn.Module, device: str) -> None:
+        """Put a module, and the notebook's `device`, on a device; on a GPU within bounds."""
+        if device == "cuda":
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, GPU_MEMORY / total))
+            torch.backends.cudnn.allow_tf32 = False
+        module.to(device)
+        if isinstance(self.namespace.get("device"), torch.device | str):
+            self.namespace["device"] = torch.device(device)
 
     def part(self, owner: Any, name: str, width: int) -> wire.Handle:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
@@ -351,7 +363,10 @@ def _limit(options: dict[str, Any]) -> None:
     except ModuleNotFoundError:  # Windows
         return
     wanted = {
-        "RLIMIT_AS": _address_space() + options["memory"],
+        # CUDA maps far more than it uses
+        "RLIMIT_AS" if options["device"] == "cpu" else "RLIMIT_DATA": (
+            _address_space() + options["memory"]
+        ),
         "RLIMIT_FSIZE": options["file_size"],
         "RLIMIT_NOFILE": 256,
         "RLIMIT_CORE": 0,
