@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def box() -> None:
     reason = sandbox.missing()
     if reason is not None:
         missing("the sandbox", reason)
+
+
+@pytest.fixture
+def common_folder() -> Iterator[Path]:
+    """A folder in which every user may write."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from autograder import cgroups
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
+from tests.system import ROOT, as_ordinary_user
 
 PREAMBLE = "import os, socket, subprocess, sys, time, torch"
 pytestmark = pytest.mark.usefixtures("box")
@@ -89,6 +92,25 @@ def test_memory_is_limited() -> None:
 
 def test_whoever_runs_inside_is_not_root() -> None:
     assert asked("def sample_images(): return os.getuid()") != 0
+
+
+def test_all_that_holds_under_root_holds_for_an_ordinary_user(common_folder: Path) -> None:
+    """The tests above, run again by a user without rights."""
+    if os.geteuid() != 0:
+        return  # they were
+    chosen = "network or files or imported or environment or read_only or limited or not_root"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += [f"--basetemp={common_folder / 'pytest'}"]
+    done = subprocess.run(
+        as_ordinary_user(*command, "-k", chosen),
+        cwd=ROOT,
+        env={**os.environ, "HOME": "/tmp", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "8 passed" in done.stdout, done.stdout
 
 
 @pytest.fixture(params=[(True, True), (True, False), (False, True), (False, False)])
