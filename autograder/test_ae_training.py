@@ -62,7 +62,7 @@ def check_learning(
     settled: whether it is known to learn.
     """
     findings = findings_of(trainer, session, draws, run)
-    trainer.check_fruitful(findings)
+    trainer.check_fruitful(session, findings)
     explained = findings.recipe is not None and bool(findings.recipe.deviations())
     if run.should_learn(whole.task) and not explained and not settled:
         whole.check(session, draws)

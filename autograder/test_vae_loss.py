@@ -108,7 +108,7 @@ def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.
     if _is_drawn(session, draws, evidence):
         text = "yours is another number at every call: use the formula, not a sample"
         return Wrong(f"{words}; {text}.", "kl-formula")
-    return Wrong(f"{words}; yours fits no known mistake.")
+    return Wrong(f"{words}; yours is another formula.", "kl-formula")
 
 
 def _is_drawn(session: Session, draws: Draws, evidence: Evidence) -> bool:

@@ -473,14 +473,18 @@ class Trainer:
             return Wrong("The step comes before the backward pass of its batch.", slug)
         return Wrong("There is not exactly one step for every batch.", slug)
 
-    def check_fruitful(self, findings: Findings) -> None:
+    def check_fruitful(self, session: Session, findings: Findings) -> None:
         """Not a training of which the replay shows that it leads nowhere; raises `Wrong`."""
         recipe = findings.recipe
         for aspect, choices in _FRUITLESS.items():
             value = getattr(recipe, aspect, None)
             if value in choices:
+                slug = {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect]
+                if recipe is not None and aspect in _STEPPING:
+                    fault = self._stepping_fault(session, findings, recipe, aspect, slug)
+                    slug = fault.misconception or slug
                 text = f"Nothing is learnt from such a training ({aspect}: {value})."
-                raise Wrong(text, {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect])
+                raise Wrong(text, slug)
 
     def check_epochs(self, session: Session, draws: Draws, findings: Findings) -> None:
         """As many passes as asked for; raises `Wrong`."""
@@ -586,11 +590,13 @@ def _is_like(state: dict[Any, Any], first: State) -> bool:
 def _learns_throughout(findings: Findings) -> bool:
     """Whether a training that nothing explains still does what training is for.
 
-    Batch norm counted every batch of every pass, and on the host the weights lower the promised
-    loss at least half as far as the promised training does: a count alone could be set.
+    Batch norm counted every batch of every pass, or that many gradients reached the weights, and
+    on the host the weights lower the promised loss at least half as far as the promised training
+    does: a count alone could be set.
     """
     return all(
-        _forward_passes(t) == t.course.epochs * len(t.course.batches) and _learned(t)
+        t.course.epochs * len(t.course.batches) in (_forward_passes(t), len(t.course.notes) - 1)
+        and _learned(t)
         for t in findings.trials
     )
 
