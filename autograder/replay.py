@@ -413,6 +413,8 @@ def train(
         weights = _movable(model, recipe.frozen)
         return _optimiser(recipe.optimiser, weights, rate, course.told)
 
+    if recipe.clears in AT_STEPS and len(course.notes) != 1 + course.epochs * len(batches):
+        raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
     for epoch in range(_EPOCHS[recipe.epochs](course.epochs)):
         if recipe.renewed == "epoch":
