@@ -54,7 +54,6 @@ _SCALED = (
 
 
 _CRITERIA = {
-    "rec_loss alone": "beta-ignored",
     "rec_loss + kl_loss": "beta-ignored",
     "rec_loss - beta * kl_loss": "kl-sign",
 }
