@@ -265,7 +265,7 @@ def _folded(operation: Operation, found: list[Layer]) -> list[Layer]:
     return [made]
 
 
-_PROBE = torch.linspace(-3.0, 3.0, 61, dtype=torch.float64)
+_PROBE = torch.linspace(-2.97, 3.01, 61, dtype=torch.float64)  # no round numbers
 _KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,

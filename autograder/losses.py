@@ -33,6 +33,7 @@ def _reversed(mu: Tensor, s: Tensor) -> Tensor:
 FORMULAS: dict[str, tuple[str, Formula]] = {
     "kl": ("", _right),
     "reversed": ("kl-order", _reversed),
+    "arguments in another order": ("kl-order", lambda m, s: _between(m, s * 0, s, s * 0)),
     "minus kl": ("kl-sign", lambda m, s: -_right(m, s)),
     "minus reversed": ("kl-sign", lambda m, s: -_reversed(m, s)),
     "no half": ("kl-formula", lambda m, s: 2 * _right(m, s)),
@@ -244,6 +245,8 @@ TOTALS: dict[str, tuple[str | None, Callable[[float, float, float], float]]] = {
     "beta * (rec + kl)": ("beta-ignored", lambda r, k, b: b * (r + k)),
     "rec + kl / beta": ("beta-ignored", lambda r, k, b: r + k / b if b else math.inf),
     "rec + beta^2 * kl": ("beta-ignored", lambda r, k, b: r + b * b * k),
+    "rec + root of beta * kl": ("beta-ignored", lambda r, k, b: r + b**0.5 * k),
+    "(rec + beta) * kl": ("beta-ignored", lambda r, k, b: (r + b) * k),
     "rec + kl + beta": ("beta-ignored", lambda r, k, b: r + k + b),
     "rec - kl": ("kl-sign", lambda r, k, b: r - k),
     "-rec + beta * kl": ("kl-sign", lambda r, k, b: -r + b * k),
@@ -265,6 +268,14 @@ def explain_total(cases: list[Case]) -> tuple[str | None, str]:
     ratio = _constant_ratio(weights, [c.beta for c in cases])
     if ratio is not None:
         return "beta-ignored", f"rec + {ratio:.4g} * beta * kl"
+    for name in _REC_FACTORS[1:]:
+        if all(
+            near(c.values[0], factor(name, c) * c.values[1] + c.beta * c.values[2]) for c in cases
+        ):
+            return "rec-reduction", f"rec scaled by {name}, and beta * kl"
+    for name in _KL_FACTORS[1:]:
+        if all(near(w, c.beta * factor(name, c)) for w, c in zip(weights, cases, strict=True)):
+            return "kl-reduction", f"rec and beta * kl, scaled by {name}"
     return "", "no known combination of the two terms and beta"
 
 

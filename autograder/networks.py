@@ -53,7 +53,7 @@ SHAPES = set(
     view _unsafe_view reshape _reshape_alias permute transpose t squeeze unsqueeze expand clone
     contiguous detach alias slice select split split_with_sizes unbind cat stack copy_ _to_copy
     constant_pad_nd reflection_pad2d replication_pad2d lift_fresh movedim flatten unflatten to
-    as_strided narrow lift_fresh_copy
+    as_strided narrow lift_fresh_copy repeat
     """.split()
 )
 _POOLS = set(
@@ -318,9 +318,9 @@ def _size_bound(name: str, args: list[Any]) -> int:
         padded = [n + 2 * pad for n, pad in zip(shapes[0][-2:], args[3], strict=True)]
         return math.prod([*shapes[0][:2], *args[1], *padded])
     asked = [n for a in args if isinstance(a, list) for n in a if isinstance(n, int) and n > 0]
-    if name in MAKERS | _POOLS | {"constant_pad_nd", "expand"} and asked:
+    if name in MAKERS | _POOLS | {"constant_pad_nd", "expand", "repeat"} and asked:
         widest = max(map(math.prod, shapes), default=1)
-        return math.prod(asked) * (widest if name == "constant_pad_nd" else 1)
+        return math.prod(asked) * (widest if name in ("constant_pad_nd", "repeat") else 1)
     length = max(map(len, shapes), default=0)
     sides = [max(s[-i] if len(s) >= i else 1 for s in shapes) for i in range(1, length + 1)]
     return math.prod(sides)

@@ -61,6 +61,18 @@ def varies_normally(calls: Tensor) -> bool:
     return float(gap) <= 2 * math.sqrt(_LOG / n)
 
 
+def goes_with(measured: Tensor, drawn: Tensor) -> bool:
+    """Whether numbers are correlated with others that the host drew from a uniform distribution.
+
+    Whatever the former are and whoever shares them: sums of the latter with their weights are
+    sub-Gaussian, with their own variance as its factor.
+    """
+    if not bool(torch.isfinite(measured).all()) or not bool(measured.std() > 1e-9):
+        return False
+    correlation = torch.corrcoef(torch.stack([measured, drawn]))[0, 1]
+    return abs(float(correlation)) > math.sqrt(2 * _LOG / len(measured))
+
+
 def _distance(cdf: Tensor) -> float:
     """Kolmogorov's distance of sorted probabilities from the uniform distribution."""
     n = cdf.numel()

@@ -23,6 +23,7 @@ from autograder.worker import standins
 TOLERANCE = 3e-3  # of how far a weight moved: rounding stays below a tenth of it
 EPSILON = 1e-8  # Adam's
 NOTED = "as noted"
+TOLD = "the optimiser that it names"
 State = dict[str, Tensor]
 
 
@@ -75,10 +76,29 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What stepped the weights, from which step on: a class of torch.optim, and its options.
+
+    It is a claim, as a note is.
+    """
+
+    step: int
+    kind: str
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Class and options, but for the rate."""
+        options = (f"{k}={v}" for k, v in self.options.items() if k != "lr")
+        return f"{self.kind}({', '.join(options)})"
+
+
+@dataclass(frozen=True)
 class Course:
     """One draw: the model's first weights, the batches and the arguments of the call.
 
-    notes: of the student's training, one for every backward pass, and one of the end.
+    notes: of the student's training, one for every backward pass, and one of the end. told: the
+    optimiser of it.
     """
 
     kind: str  # TinyAutoEncoder or TinyVariational
@@ -90,6 +110,7 @@ class Course:
     beta: float
     terms: Terms = field(default_factory=Terms)
     notes: tuple[Note, ...] = ()
+    told: tuple[Told, ...] = ()
 
     @functools.cached_property
     def promised(self) -> Trained:
@@ -100,6 +121,17 @@ class Course:
     def batches(self) -> list[Tensor]:
         """The batches of one pass."""
         return list(self.images.split(self.batch_size))
+
+    @functools.cached_property
+    def steps(self) -> list[int]:
+        """After which backward passes, counted from 1, the noted weights are others."""
+        pairs = itertools.pairwise(self.notes)
+        return [i for i, (a, b) in enumerate(pairs, 1) if not torch.equal(a.weights, b.weights)]
+
+    @property
+    def steps_once_a_pass(self) -> bool:
+        """Whether these are the last of every pass."""
+        return self.steps == [(i + 1) * len(self.batches) for i in range(self.epochs)]
 
     def note(self, count: int) -> Note | None:
         """What was noted after so many steps of one backward pass each."""
@@ -222,7 +254,32 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _optimiser(name: str, parameters: list[nn.Parameter], rate: float) -> Any:
+KINDS = {"Adam", *(name.split()[0] for name in OPTIMISERS)}
+OPTIONS = ("lr", "betas", "eps", "weight_decay", "momentum", "dampening", "nesterov", "amsgrad",
+           "alpha", "centered", "rho", "lr_decay")  # fmt: skip
+
+
+class _AsTold:
+    """The optimiser of a training's own claim, with the options of every step."""
+
+    def __init__(self, parameters: list[nn.Parameter], told: tuple[Told, ...]) -> None:
+        if not told:
+            raise ValueError("nothing is told of an optimiser")
+        self.options = {t.step: t.options for t in told}
+        self.made = getattr(torch.optim, told[0].kind)(parameters, **told[0].options)
+        self.count = 0
+
+    def step(self) -> None:
+        self.made.param_groups[0].update(self.options.get(self.count, {}))
+        self.made.step()
+        self.count += 1
+
+
+def _optimiser(
+    name: str, parameters: list[nn.Parameter], rate: float, told: tuple[Told, ...] = ()
+) -> Any:
+    if name == TOLD:
+        return _AsTold(parameters, told)
     if name == "Adam":
         return _Adam(parameters, rate)
     return getattr(torch.optim, name.split()[0])(parameters, lr=rate, **OPTIMISERS[name])
@@ -316,6 +373,7 @@ _EPOCHS: dict[str, Callable[[int], int]] = {
     "at most two": lambda n: min(n, 2),
     **{str(k): functools.partial(_fixed, k) for k in (2, 3, 5, 10, 20)},
 }
+AT_STEPS = ("after a step", "after a step of means")  # the steps that are noted, and no others
 _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
     "target": [name for name in TARGETS if name != "input"],
@@ -324,7 +382,7 @@ _CHOICES: dict[str, list[str]] = {
     "share": ["batches", "epochs"],
     "decay": [NOTED],
     "mode": ["eval", NOTED],
-    "clears": ["never", "epoch", "once"],
+    "clears": ["never", "epoch", "once", *AT_STEPS],
     "steps": ["never", "epoch", "end", "delayed", "twice", "last batch left out", "every other"],
     "batches": [
         "first",
@@ -352,8 +410,11 @@ def train(
     rate /= {"batches": len(batches), "epochs": course.epochs}.get(recipe.share, 1)
 
     def made() -> Any:
-        return _optimiser(recipe.optimiser, _movable(model, recipe.frozen), rate)
+        weights = _movable(model, recipe.frozen)
+        return _optimiser(recipe.optimiser, weights, rate, course.told)
 
+    if recipe.clears in AT_STEPS and len(course.notes) != 1 + course.epochs * len(batches):
+        raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
     for epoch in range(_EPOCHS[recipe.epochs](course.epochs)):
         if recipe.renewed == "epoch":
@@ -377,11 +438,15 @@ def train(
             loss = _loss(course, model, x, target, recipe, losses)
             loss.backward()
             pending = True
-            if _steps_now(recipe.steps, i, len(chosen)):
+            if _steps_now(course, recipe, i, len(chosen), len(losses["total"])):
+                if recipe.clears == "after a step of means":
+                    _divide_gradients(model, course)
                 if recipe.decay == NOTED:
                     _step_as_noted(optimiser, model, course.note(len(losses["total"])))
                 else:
                     optimiser.step()
+                if recipe.clears in AT_STEPS:
+                    model.zero_grad()
             if recipe.steps == "twice":
                 optimiser.step()
             if watch is not None:
@@ -411,6 +476,14 @@ def _step_as_noted(optimiser: Any, model: Any, goal: Note | None) -> None:
             p.copy_(old + share * (p - old))
 
 
+def _divide_gradients(model: Any, course: Course) -> None:
+    """Make means of gradients that were summed over as many batches as a step serves at most."""
+    gaps = [b - a for a, b in itertools.pairwise([0, *course.steps])]
+    for p in model.parameters():
+        if p.grad is not None:
+            p.grad /= max(gaps, default=1)
+
+
 def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
     if not frozen:
         return list(model.parameters())
@@ -437,12 +510,15 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
     return batches[::-1] if which == "reversed" else batches
 
 
-def _steps_now(steps: str, index: int, count: int) -> bool:
-    if steps == "every other":
+def _steps_now(course: Course, recipe: Recipe, index: int, count: int, passes: int) -> bool:
+    """Whether a step follows batch `index` of `count`, the backward pass number `passes`."""
+    if recipe.clears in AT_STEPS:
+        return passes in course.steps
+    if recipe.steps == "every other":
         return index % 2 == 1
-    if steps == "last batch left out":
+    if recipe.steps == "last batch left out":
         return index < count - 1
-    return steps in ("batch", "twice")
+    return recipe.steps in ("batch", "twice")
 
 
 def _loss(
@@ -605,7 +681,10 @@ def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
     if all(same(c, s, c.promised.state) for c, s in zip(courses, seen, strict=True)):
         return Recipe()
     first = [r for r in _single_steps(courses[0], seen[0]) if _fits(courses[0], seen[0], r)]
-    for recipe in _combined(sorted(first, key=lambda r: len(r.deviations()))):
+    first.sort(key=lambda r: len(r.deviations()))
+    for recipe in _combined(
+        first, [Recipe(optimiser=TOLD)] if all(c.told for c in courses) else []
+    ):
         if all(_fits(c, s, recipe) for c, s in zip(courses, seen, strict=True)):
             return recipe
     return None
@@ -624,7 +703,7 @@ def loss_of(course: Course, state: State) -> float:
 def _fits(course: Course, state: State, recipe: Recipe) -> bool:
     try:
         return same(course, state, train(course, recipe).state)
-    except (RuntimeError, ValueError):  # a criterion outside its domain
+    except (RuntimeError, TypeError, ValueError):  # a criterion or an option outside its domain
         return False
 
 
@@ -647,6 +726,8 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
 
 def _deviating(*chosen: tuple[str, str], base: Recipe | None = None) -> Recipe:
     changes: dict[str, Any] = dict(chosen)
+    if changes.get("clears") in AT_STEPS:
+        changes["steps"] = "batch"  # which ones is noted
     return replace(base or Recipe(), **changes)
 
 
@@ -660,16 +741,25 @@ def _passes(course: Course, seen: State) -> list[str]:
     return ["asked", *[n for n, f in _EPOCHS.items() if f(1) == count][:3]]
 
 
-def _combined(found: list[Recipe]) -> Iterator[Recipe]:
-    """Each recipe alone, then with one and two deviations that several batches show."""
+def _combined(found: list[Recipe], told: list[Recipe]) -> Iterator[Recipe]:
+    """Each recipe alone, then with one and two deviations that several batches show.
+
+    told: recipes that follow a claim, to be tried before it takes two deviations.
+    """
     yield from found
+    yield from _extended(found[:6], 1)
+    yield from told
+    yield from _extended(told, 1)
+    yield from _extended(found[:2], 2)
+
+
+def _extended(bases: list[Recipe], count: int) -> Iterator[Recipe]:
     aspects = ("renewed", "share", "clears", "steps", "batches", "epochs", "mode", "decay")
     singles = [(name, choice) for name in aspects for choice in _CHOICES[name]]
-    for count, most in ((1, 6), (2, 2)):
-        for recipe in found[:most]:
-            for chosen in itertools.combinations(singles, count):
-                if len({name for name, _ in chosen}) == count:
-                    yield _deviating(*chosen, base=recipe)
+    for recipe in bases:
+        for chosen in itertools.combinations(singles, count):
+            if len({name for name, _ in chosen}) == count:
+                yield _deviating(*chosen, base=recipe)
 
 
 def _criteria(course: Course) -> list[str]:

@@ -65,7 +65,13 @@ def _call(
 ) -> Call:
     decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
     before = len(_tensors(session, decoder, "seen"))
-    images = session.call(session.read("sample_images"), handed_in, count, nz)
+    try:
+        images = session.call(session.read("sample_images"), handed_in, count, nz)
+    except Raised as error:
+        if error.text.startswith("Encoder expects"):
+            error.misconception = "wrong-latent"
+            error.message += " Latents go to the decoder alone."
+        raise
     latents = _tensors(session, decoder, "seen")[before:]
     return Call(images, latents, handed, bool(_tensors(session, encoder, "seen")))
 

@@ -63,7 +63,7 @@ def check_learning(
     settled: whether it is known to learn.
     """
     findings = findings_of(trainer, session, draws, run)
-    trainer.check_fruitful(findings)
+    trainer.check_fruitful(session, findings)
     explained = findings.recipe is not None and bool(findings.recipe.deviations())
     if not run.should_learn(whole.task) or explained or settled:
         return

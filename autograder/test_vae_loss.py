@@ -28,7 +28,7 @@ from autograder.loss_probe import (
 from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
-from autograder.vae import Habits, Model, Sizes, try_sizes
+from autograder.vae import LAYOUTS, Habits, Model, Sizes, try_sizes
 from autograder.worker import standins
 
 
@@ -78,6 +78,15 @@ def _is_swapped(cases: list[Case]) -> bool:
     return losses.explain_kl(swapped).right
 
 
+def _is_interleaved(cases: list[Case]) -> bool:
+    """Whether the KL is right for every other column of q in place of its halves."""
+    read = []
+    for c in cases:
+        mu, s = LAYOUTS["interleaved"](torch.cat([c.mu, c.s], 1))
+        read.append(Case(mu, s, c.x, c.rec, c.beta, c.values))
+    return losses.explain_kl(read).right
+
+
 def _is_the_readers(session: Session, draws: Draws, habits: Habits) -> bool:
     """Whether the KL is right for the reading of q that forward was charged for."""
     reading = habits.reading
@@ -105,10 +114,13 @@ def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.
     if _is_swapped(evidence.cases):
         text = "the halves of q are taken the other way round"
         return Wrong(f"{words}; {text}.", "swapped-mean-and-log-sigma")
+    if _is_interleaved(evidence.cases):
+        text = "mean and log standard deviation are the halves of q, not every other column"
+        return Wrong(f"{words}; {text}.", "q-structure")
     if _is_drawn(session, draws, evidence):
         text = "yours is another number at every call: use the formula, not a sample"
         return Wrong(f"{words}; {text}.", "kl-formula")
-    return Wrong(f"{words}; yours fits no known mistake.")
+    return Wrong(f"{words}; yours is another formula.", "kl-formula")
 
 
 def _is_drawn(session: Session, draws: Draws, evidence: Evidence) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from autograder.compare import described
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.replay import Course, Note, Recipe, State, Terms
+from autograder.replay import Course, Note, Recipe, State, Terms, Told
 from autograder.submission import Session
 from autograder.worker import standins
 from autograder.worker.wire import Graph, Number
@@ -53,7 +54,6 @@ _SCALED = (
 
 
 _CRITERIA = {
-    "rec_loss alone": "beta-ignored",
     "rec_loss + kl_loss": "beta-ignored",
     "rec_loss - beta * kl_loss": "kl-sign",
 }
@@ -149,6 +149,7 @@ class Trainer:
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
+        session.ask("note_steps", model)
         loader = session.make("loader", course.images, course.batch_size, elsewhere)
         function = session.read(self.name)
         returned = session.call(function, model, loader, course.epochs, course.rate, "cpu")
@@ -156,7 +157,11 @@ class Trainer:
         if not isinstance(state, dict) or not _is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
         end = Note(True, standins.sample(state["decoder.0.weight"]).double())
-        course = replace(course, notes=(*_notes(session.attribute(model, "noted")), end))
+        course = replace(
+            course,
+            notes=(*_notes(session.attribute(model, "noted")), end),
+            told=_told(session.attribute(model, "stepped")),
+        )
         return Trial(course, state, returned, cleared is True)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
@@ -172,6 +177,9 @@ class Trainer:
         except (NotAttempted, Stopped):
             raise
         except Raised as error:
+            if terms.numbers != "graph":  # the loop may be made for a loss that keeps its graph
+                with contextlib.suppress(Unchecked):
+                    return self.find(session, draws, replace(terms, numbers="graph"))
             raise self._explain_error(session, courses, error) from error
         if all(_untouched(t) for t in trials):
             text = f"`{self.name}` does not train the model that it is handed."
@@ -358,6 +366,8 @@ class Trainer:
                 text = f"The rate comes from the notebook's `{name}`, not from the argument."
                 return Wrong(text, "hidden-global")
             return Wrong("The steps are not of the learning rate that was asked for.", slug)
+        if value == replay.TOLD:
+            return _told_fault(findings)
         if aspect == "optimiser":
             return Wrong(
                 f"Expected Adam with its defaults; the weights move as {value} does.", slug
@@ -433,6 +443,12 @@ class Trainer:
         if aspect == "mode":
             some = "" if value == "eval" else ", for some of the steps"
             return Wrong(f"The model is in eval mode while it trains{some}.", slug)
+        courses = [t.course for t in findings.trials]
+        if recipe.clears in replay.AT_STEPS and all(c.steps_once_a_pass for c in courses):
+            return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
+        if recipe.clears in replay.AT_STEPS:
+            text = "Gradients of several batches are summed for one step; each batch has its own."
+            return Wrong(text, "gradients-accumulate")
         if aspect == "clears":
             return Wrong("Gradients of earlier batches are still there at a step.", slug)
         if aspect == "batches":
@@ -456,14 +472,18 @@ class Trainer:
             return Wrong("The step comes before the backward pass of its batch.", slug)
         return Wrong("There is not exactly one step for every batch.", slug)
 
-    def check_fruitful(self, findings: Findings) -> None:
+    def check_fruitful(self, session: Session, findings: Findings) -> None:
         """Not a training of which the replay shows that it leads nowhere; raises `Wrong`."""
         recipe = findings.recipe
         for aspect, choices in _FRUITLESS.items():
             value = getattr(recipe, aspect, None)
             if value in choices:
+                slug = {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect]
+                if recipe is not None and aspect in _STEPPING:
+                    fault = self._stepping_fault(session, findings, recipe, aspect, slug)
+                    slug = fault.misconception or slug
                 text = f"Nothing is learnt from such a training ({aspect}: {value})."
-                raise Wrong(text, {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect])
+                raise Wrong(text, slug)
 
     def check_epochs(self, session: Session, draws: Draws, findings: Findings) -> None:
         """As many passes as asked for; raises `Wrong`."""
@@ -502,8 +522,31 @@ def _notes(told: Any) -> tuple[Note, ...]:
     )
 
 
+def _told(rows: Any) -> tuple[Told, ...]:
+    """What the stand-in noted of the optimiser, as far as it has the form."""
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, list) or len(row) != 3 or not isinstance(row[2], dict):
+            return ()
+        step, kind, options = row
+        if not isinstance(step, int) or kind not in replay.KINDS:
+            return ()
+        found.append(Told(step, kind, {k: options[k] for k in replay.OPTIONS if k in options}))
+    return tuple(found)
+
+
 def _passes(findings: Findings) -> int:
     return 0 if findings.late is None else findings.late.course.epochs
+
+
+def _told_fault(findings: Findings) -> Wrong:
+    """What is wrong with an optimiser of which its own claim gives the weights."""
+    told = findings.trials[-1].course.told
+    if len({t.options.get("lr") for t in told}) > 1:
+        text = "The learning rate changes on the way; it should stay as asked."
+        return Wrong(text, "wrong-learning-rate")
+    text = f"Expected Adam with its defaults; the weights move as {told[0].name} does."
+    return Wrong(text, "wrong-optimizer")
 
 
 def _unknown_update() -> Unchecked:
@@ -546,11 +589,13 @@ def _is_like(state: dict[Any, Any], first: State) -> bool:
 def _learns_throughout(findings: Findings) -> bool:
     """Whether a training that nothing explains still does what training is for.
 
-    Batch norm counted every batch of every pass, and on the host the weights lower the promised
-    loss at least half as far as the promised training does: a count alone could be set.
+    Batch norm counted every batch of every pass, or that many gradients reached the weights, and
+    on the host the weights lower the promised loss at least half as far as the promised training
+    does: a count alone could be set.
     """
     return all(
-        _forward_passes(t) == t.course.epochs * len(t.course.batches) and _learned(t)
+        t.course.epochs * len(t.course.batches) in (_forward_passes(t), len(t.course.notes) - 1)
+        and _learned(t)
         for t in findings.trials
     )
 

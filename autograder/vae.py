@@ -316,7 +316,7 @@ def read_latents(calls: list[Forward]) -> Reading:
                 i > 1 or scale != "exp"
             ):
                 continue  # any spread is normal to some scale
-            if what is not None:
+            if what is not None and not _follows_code(errors, pairs, torch.square):
                 odd = {"normal": 0, "scaled": 5, "shifted": 5}.get(what, 3)
                 distance = 4 * bool(i) + 3 * bool(j) + odd + bool(shared)
                 found.append((distance, Reading(layout, scale, what, shared)))
@@ -327,24 +327,24 @@ def read_latents(calls: list[Forward]) -> Reading:
     return min(found, key=lambda f: f[0])[1] if found else Reading()
 
 
-def _has_right_spread(pairs: list[tuple[Tensor, Tensor]]) -> bool:
-    """Whether z is mean + exp(log_sigma) * e with some e of mean 0 and variance 1.
+def _follows_code(
+    errors: list[Tensor], pairs: list[tuple[Tensor, Tensor]], measure: Callable[[Tensor], Tensor]
+) -> bool:
+    """Whether what should be noise, as measured, goes with the mean or log standard deviation."""
+    measured = measure(torch.cat([e.flatten() for e in errors]))
+    halves = zip(*(LAYOUTS["mean-first"](q) for q, _ in pairs), strict=True)
+    return any(noise.goes_with(measured, torch.cat([h.flatten() for h in p])) for p in halves)
 
-    Bounds for some 10,000 numbers: a hint which of two checks a wrong e costs.
+
+def _has_right_spread(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether z is mean + exp(log_sigma) * e with some e that has nothing to do with q.
+
+    A hint which of two checks a wrong e costs.
     """
-    mean, s = (
-        torch.cat([h.flatten() for h in p])
-        for p in zip(*(LAYOUTS["mean-first"](q) for q, _ in pairs), strict=True)
-    )
-    e = (torch.cat([z.flatten() for _, z in pairs]) - mean) / s.exp()
-    told = torch.corrcoef(torch.stack([e.square(), s]))[0, 1] if bool(e.square().std() > 0) else 0
-    known = torch.corrcoef(torch.stack([e, mean]))[0, 1]
-    return (
-        abs(float(e.mean())) < 0.05
-        and abs(float(e.square().mean()) - 1) < 0.1
-        and not abs(float(told)) > 0.1
-        and abs(float(known)) < 0.1
-    )
+    halves = [(LAYOUTS["mean-first"](q), z) for q, z in pairs]
+    errors = [(z - mean) / s.exp() for (mean, s), z in halves]
+    measures = (lambda e: e.clamp(-5, 5), lambda e: e.abs().clamp(min=1e-6).log())
+    return not any(_follows_code(errors, pairs, measure) for measure in measures)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from autograder import losses, noise, replay
 from autograder.draws import Draws
 from autograder.losses import Case
-from autograder.replay import Note, Recipe, Terms
+from autograder.replay import Note, Recipe, Terms, Told
 from autograder.worker import standins
 
 SEEDS = st.integers(0, 2**32)
@@ -156,6 +156,52 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
         assert not replay.same(seen, others, replay.train(seen, _noted(told)).state)
         assert not replay.same(seen, state, seen.promised.state)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_noise_does_not_go_with_what_the_host_drew(seed: int) -> None:
+    draws = Draws(seed, "code")
+    drawn, measured = draws.uniform(9000, low=-2, high=1.2), draws.normal(9000).square()
+    assert not noise.goes_with(measured, drawn)
+    assert noise.goes_with((1 + 0.1 / drawn.exp()).square() * measured, drawn)
+    assert not noise.goes_with(torch.ones(9000), drawn)
+
+
+ACCUMULATED = {"sum": ("after a step", 1.0), "mean": ("after a step of means", 0.5)}
+
+
+@pytest.mark.parametrize("share", ACCUMULATED)
+def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(share: str) -> None:
+    clears, factor = ACCUMULATED[share]
+    draws, seen = Draws(6, "recipes"), []
+    for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3)):
+        drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
+        model = drawn.model()
+        ends = standins.note_steps(model)
+        optimiser = torch.optim.SGD(model.parameters(), drawn.rate, 0.7, nesterov=True)
+        for step, x in enumerate(drawn.batches * drawn.epochs):
+            (factor * torch.nn.functional.mse_loss(model(x), x)).backward()
+            if step % 2:
+                optimiser.step()
+                optimiser.zero_grad()
+        ends.remove()
+        end = standins.sample(model.decoder[0].weight.detach()).double()
+        notes = [Note(bool(n[0]), n[1:].double()) for n in model.noted] + [Note(True, end)]
+        told = tuple(_as_claimed(*row) for row in model.stepped)
+        state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        seen.append((replace(drawn, notes=tuple(notes), told=told), state))
+    recipe = Recipe(optimiser=replay.TOLD, clears=clears)
+    for course, state in seen[1:]:
+        assert replay.same(course, state, replay.train(course, recipe).state)
+        assert not replay.same(course, state, replay.train(course, Recipe(clears=clears)).state)
+        other = replace(course, told=tuple(replace(t, kind="Adam") for t in course.told))
+        with pytest.raises((TypeError, ValueError)):
+            replay.train(other, recipe)
+
+
+def _as_claimed(step: int, kind: str, options: dict[str, float]) -> Told:
+    return Told(step, kind, {k: options[k] for k in replay.OPTIONS if k in options})
 
 
 def _noted(aspect: str) -> Recipe:

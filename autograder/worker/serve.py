@@ -171,6 +171,7 @@ class Session:
             "cleared": lambda module: all(
                 p.grad is None or not p.grad.any() for p in module.parameters()
             ),
+            "note_steps": self.note_steps,
             "mode": lambda module, training: module.train(training) and None,
             "iterate": self.iterate,
             "reads": self.reads,
@@ -190,6 +191,10 @@ class Session:
         """Do one operation with decoded arguments."""
         decode = wire.Decoder(tensors, lambda handle: self.objects[handle.number])
         return self.operations[request["op"]](*decode(request["args"]))
+
+    def note_steps(self, model: Any) -> None:
+        """Note from now on which optimiser steps the weights of a model."""
+        self.open_until_end.callback(standins.note_steps(model).remove)
 
     def read_global(self, name: str) -> Any:
         """A variable of the notebook."""

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.hooks import RemovableHandle
 
 PIXELS = 28 * 28
 SAMPLE = 256  # weights whose way is noted
+CHANGES = 40  # of an optimiser's options that are noted
 MISMATCH = "Expected all tensors to be on the same device"
 Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
 
@@ -124,6 +127,26 @@ def _note_gradients(model: Any) -> None:
             found.noted.append(torch.cat([mode, sample(weight.detach())]))
 
     next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
+
+
+def note_steps(model: Any) -> RemovableHandle:
+    """Note in `model.stepped` what steps its weights: from which step on, its class and options."""
+    held = weakref.ref(model)
+    model.stepped, model.steps = [], 0
+
+    def note(optimiser: Any, *_: Any) -> None:
+        found: Any = held()
+        own = set() if found is None else {id(p) for p in found.parameters()}
+        groups = [g for g in optimiser.param_groups if own & {id(p) for p in g["params"]}]
+        if not groups:
+            return
+        options = {k: v for k, v in groups[0].items() if isinstance(v, int | float | tuple)}
+        now = [type(optimiser).__name__, options]
+        if not found.stepped or found.stepped[-1][1:] != now:
+            found.stepped = [*found.stepped, [found.steps, *now]][:CHANGES]
+        found.steps += 1
+
+    return register_optimizer_step_pre_hook(note)
 
 
 def sample(weight: Tensor) -> Tensor:
