@@ -703,7 +703,8 @@ def loss_of(course: Course, state: State) -> float:
 def _fits(course: Course, state: State, recipe: Recipe) -> bool:
     try:
         return same(course, state, train(course, recipe).state)
-    except (RuntimeError, TypeError, ValueError):  # a criterion or an option outside its domain
+    # a criterion outside its domain, or an option of a claim
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError):
         return False
 
 

@@ -531,8 +531,16 @@ def _told(rows: Any) -> tuple[Told, ...]:
         step, kind, options = row
         if not isinstance(step, int) or kind not in replay.KINDS:
             return ()
-        found.append(Told(step, kind, {k: options[k] for k in replay.OPTIONS if k in options}))
+        chosen = {k: options[k] for k in replay.OPTIONS if _is_option(options.get(k))}
+        found.append(Told(step, kind, chosen))
     return tuple(found)
+
+
+def _is_option(value: Any) -> bool:
+    """Whether a claim may be the option of an optimiser: a number, a truth value or two numbers."""
+    if isinstance(value, tuple):
+        return len(value) == 2 and all(isinstance(v, float) for v in value)
+    return isinstance(value, int | float)
 
 
 def _passes(findings: Findings) -> int:
