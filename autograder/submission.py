@@ -232,7 +232,10 @@ class Submission:
     def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
         tensors: list[torch.Tensor] = []
-        encoded = wire.encode(args, tensors, _cannot_keep)
+        try:
+            encoded = wire.encode(args, tensors, _cannot_keep)
+        except TypeError as error:  # a value of the worker's that has no way back
+            raise Unchecked("Your code answered with what cannot be handed to it.") from error
         began = time.monotonic()
         limit = min(self.answer_seconds, self._answering) if seconds is None else seconds
         header, received = self._exchange({"op": op, "args": encoded}, tensors, limit, "value")
@@ -364,7 +367,7 @@ class Session:
             told = self.ask("signature", self.read(name))
         except Raised:
             return False
-        if not isinstance(told, list):
+        if not isinstance(told, list) or not all(isinstance(n, str) for n in told):
             return False
         same_names = set(told) & set(promised)
         in_order = [n for n in promised if n in told]
@@ -418,11 +421,15 @@ def _definitions(told: object) -> Definitions:
     return Definitions(
         _names(told.get("defined")),
         _names(told.get("variables")),
-        {k: v for k, v in errors.items() if isinstance(v, dict)}
-        if isinstance(errors, dict)
-        else {},
-        [{**b, "names": _names(b.get("names"))} for b in broken],
+        {k: _plain(v) for k, v in errors.items()} if isinstance(errors, dict) else {},
+        [{**_plain(b), "names": _names(b.get("names"))} for b in broken],
     )
+
+
+def _plain(told: object) -> dict[str, Any]:
+    """The entries that are text or numbers: what is nested could not even be printed."""
+    found = told.items() if isinstance(told, dict) else ()
+    return {k: v for k, v in found if isinstance(v, str | int)}
 
 
 def _list(told: object) -> list[Any]:

@@ -7,6 +7,7 @@ import pytest
 from autograder import networks, submission
 from autograder.contract import BY_ID
 from tests.attacks import (
+    beliefs,
     claims,
     endings,
     forgeries,
@@ -26,6 +27,7 @@ FAMILIES = (
     patches,
     tensors,
     claims,
+    beliefs,
     knowing,
     histories,
     resources,
