@@ -193,7 +193,8 @@ class Trainer:
 
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
-        if any(".cuda(" in cell for cell in session.submission.cells):
+        lines = "\n".join(session.submission.cells).split("\n")
+        if any(".cuda(" in line.partition("#")[0] for line in lines):
             return False
         try:
             self.trial(session, course, elsewhere=True)
