@@ -22,6 +22,7 @@ from autograder.submission import Session
 from autograder.worker.wire import Graph, Handle
 
 USUAL_NZ, USUAL_BATCH = 64, 64
+LARGEST_SIZE = 1024  # that is tried because it stands in a notebook
 SIZES = st.tuples(
     st.integers(1, 150).filter(lambda nz: nz != USUAL_NZ), st.integers(1, 9), st.booleans()
 )
@@ -143,8 +144,6 @@ class Architecture:
         except Wrong as fault:
             if not isinstance(fault, Unchecked):
                 return Wrong(f"{error.message} {fault.message}", fault.misconception)
-        except Unconfirmed:
-            pass
         return error
 
     def _trace(
@@ -174,13 +173,34 @@ class Architecture:
             if not network.follows_input:
                 text = f"What `{self.name}` returns does not follow from its input by torch alone."
                 raise Wrong(f"{text} No gradient leads back.", "detached-gradient")
-            for _ in range(2):
+            for drawn in (False, True):
+                if drawn:
+                    network = self._redrawn(session, draws, network, module, told)
                 x = self.inputs(draws, nz, batch)
                 if not networks.agree(network.run(x), session.call(module, x)):
                     raise Unconfirmed("its operations do not repeat")
         except Unconfirmed as error:
             raise self._unconfirmed(told, error) from error
         return network, module, nz, batch
+
+    @staticmethod
+    def _redrawn(
+        session: Session, draws: Draws, network: Network, module: Handle, told: Any
+    ) -> Network:
+        """The network, and the student's, with weights that the host draws around theirs.
+
+        Weights that are zero would hide what stands before them from the comparison.
+        """
+        names, values = networks.parameters_told(told), dict[int, Tensor]()
+        for number in network.parameters:
+            old = network.values[number]
+            if number not in names:
+                raise Unconfirmed("its weights have no names")
+            if old.is_floating_point():
+                spread = 0.3 if old.dim() < 2 else (old[0].numel() or 1) ** -0.5
+                values[number] = old + (spread * draws.normal(*old.shape)).to(old.dtype)
+        session.ask("put", module, {names[number]: value for number, value in values.items()})
+        return network.with_values(values)
 
     def _unconfirmed(self, told: Any, error: Unconfirmed) -> Wrong:
         """What in the trace may have made it impossible to repeat."""
@@ -197,7 +217,7 @@ class Architecture:
         if isinstance(told, dict) and not isinstance(told.get("output"), Graph):
             text = f"What `{self.name}` returns does not hang together with its weights."
             return Wrong(f"{text} No gradient leads back.", "detached-gradient")
-        return Wrong(f"`{self.name}` could not be followed layer by layer: {error}.")
+        return Wrong(f"`{self.name}` could not be followed layer by layer: {error.reason}.")
 
     def _working_size(self, session: Session, draws: Draws) -> tuple[int, int]:
         """An nz and a batch size at which the network runs: any, if it keeps its promise."""
@@ -241,6 +261,8 @@ class Architecture:
         for training in (False, True):
             try:
                 self._check_rest_in_mode(session, draws, training)
+            except Unconfirmed as error:
+                raise self._unconfirmed({}, error) from error
             except Unchecked:
                 raise
             except Wrong as fault:
@@ -294,11 +316,12 @@ def sizes_written(session: Session, name: str) -> list[int]:
         told = session.ask("constants", session.read(name))
     except Unchecked:
         told = []
-    found = [n for n in told if type(n) is int] if isinstance(told, list) else []
+    told = told if isinstance(told, list) else []
+    found = [n for n in told if type(n) is int and 1 < n <= LARGEST_SIZE]
     for variable in [*numbers_read(session, name), "nz", "batch_size"]:
         with contextlib.suppress(Unchecked):
             value = session.read(variable)
-            if type(value) is int and 1 < value <= 1024:
+            if type(value) is int and 1 < value <= LARGEST_SIZE:
                 found.append(value)
     return list(dict.fromkeys([USUAL_NZ, *found]))[:12]
 

@@ -22,6 +22,7 @@ from autograder.networks import (
     Network,
     Operation,
     Unconfirmed,
+    bounded,
     perform,
     tensors_in,
     tensors_of,
@@ -70,7 +71,8 @@ def read(network: Network, x: Tensor) -> list[Layer]:
     x: an input of the traced shape. Raises `Unconfirmed` where the operations have no known form.
     """
     try:
-        return _read(network.measured(x), x)
+        with bounded():
+            return _read(network.measured(x), x)
     except Exception as error:  # as above
         raise Unconfirmed(f"its operations have no known form: {error}") from error
 

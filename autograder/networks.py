@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autograder.outcomes import Unchecked
+
 SIZE_LIMIT = 1 << 25  # numbers in any tensor of a rebuilt network
+OPERATION_LIMIT = 2_000  # as the worker has it
 MEMORY_LIMIT = 2 << 30  # bytes that a rebuilt network may take, where the system can tell
 WORK_LIMIT = 1 << 37  # multiplications in one of its operations
-SECONDS_LIMIT = 20.0  # for one run of it; student code had as long for the same
+SECONDS_LIMIT = 20.0  # for one run or reading of it; student code had as long for the same
 TOLERANCE = 2e-3  # of the largest output: float32, another order of summation, batch norm
 
 CONVOLUTIONS = {"convolution", "_convolution"}
@@ -96,8 +99,15 @@ _SYMBOLS = {
 }
 
 
-class Unconfirmed(Exception):
-    """A claim that cannot be run, or that answers otherwise than the student's network."""
+class Unconfirmed(Unchecked):
+    """A claim that cannot be run, or that answers otherwise than the student's network.
+
+    It is a verdict wherever it comes up: no claim makes the grader fail.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"Your network could not be followed layer by layer: {reason}.")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class Network:
         operations: list[Operation] = []
         tensors = {0: x.clone(), **{k: v.clone() for k, v in self.values.items()}}
         flowing, reached = {0}, {_memory(tensors[0])}
-        for operation in self._in_time():
+        for operation in self.operations:
             args, kwargs = _measured(operation.args, tensors), _measured(operation.kwargs, tensors)
             read = [n for n in tensors_in(operation) if n in tensors]
             perform(operation, tensors)
@@ -155,28 +165,37 @@ class Network:
 
     def run(self, x: Tensor) -> Tensor:
         """The network's output for an input of the traced shape; raises `Unconfirmed`."""
-        copies = {k: v.clone() for k, v in self.values.items()}
-        return self._execute({0: x.clone(), **copies})
+        with bounded():
+            copies = {k: v.clone() for k, v in self.values.items()}
+            return self._execute({0: x.clone(), **copies})
 
     def gradients(self, x: Tensor, weights: Tensor) -> list[Tensor | None]:
         """The gradient of `(output * weights).sum()` for every parameter."""
-        leaves = {n: self.values[n].clone().requires_grad_() for n in self.trained}
-        output = self._execute({0: x.clone(), **self.values, **leaves})
-        if not output.requires_grad:
-            return [None for _ in leaves]
-        inputs = list(leaves.values())
-        return list(torch.autograd.grad((output * weights).sum(), inputs, allow_unused=True))
+        with bounded():
+            values = {n: v.clone() for n, v in self.values.items()}
+            leaves = {n: values[n].requires_grad_() for n in self.trained}
+            copies = {n: leaf.clone() for n, leaf in leaves.items()}  # may be changed in place
+            output = self._execute({0: x.clone(), **values, **copies})
+            if not output.requires_grad:
+                return [None for _ in leaves]
+            inputs = list(leaves.values())
+            try:
+                total = (output * weights).sum()
+                return list(torch.autograd.grad(total, inputs, allow_unused=True))
+            except Exception as error:  # as in `_execute`
+                raise Unconfirmed(f"it has no gradient here: {error}") from error
 
-    def _in_time(self) -> Iterator[Operation]:
-        """The operations, as long as running them takes no more than is allowed."""
-        ends = time.monotonic() + SECONDS_LIMIT
-        for operation in self.operations:
-            if time.monotonic() > ends:
-                raise Unconfirmed(f"its operations take more than {SECONDS_LIMIT:g} seconds")
-            yield operation
+    @property
+    def parameters(self) -> list[int]:
+        """The numbers of all parameters."""
+        return [*self.trained, *self.frozen]
+
+    def with_values(self, values: dict[int, Tensor]) -> Network:
+        """The network with other weights."""
+        return replace(self, values={**self.values, **values})
 
     def _execute(self, tensors: dict[int, Tensor]) -> Tensor:
-        for operation in self._in_time():
+        for operation in self.operations:
             try:
                 perform(operation, tensors)
             except Exception as error:  # a claim may be any nonsense
@@ -189,6 +208,8 @@ class Network:
 def claimed(told: Any) -> Network:
     """The network that a worker's trace claims; raises `Unconfirmed` where it has no form."""
     try:
+        if len(told["operations"]) > OPERATION_LIMIT:  # an honest worker stops there
+            raise ValueError("too many operations")
         operations = [_operation(item) for item in told["operations"]]
         values = {int(k): _plain(v) for k, v in told["values"]}
         trained, frozen = ([int(k) for k in told[n] if int(k) in values] for n in _PARAMETERS)
@@ -196,6 +217,14 @@ def claimed(told: Any) -> Network:
         return Network(_contributing(operations, result), values, trained, frozen, result)
     except Exception as error:  # as above
         raise Unconfirmed("the trace has no known form") from error
+
+
+def parameters_told(told: Any) -> dict[int, str]:
+    """The names of the module's parameters and buffers in a trace, by number."""
+    listed = told.get("names") if isinstance(told, dict) else None
+    items = listed if isinstance(listed, list) else []
+    pairs = [p for p in items if isinstance(p, list) and len(p) == 2]
+    return {n: name for n, name in pairs if type(n) is int and isinstance(name, str)}
 
 
 def names_told(told: Any) -> set[str]:
@@ -245,6 +274,8 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
     """Run one operation on the host and bind its results."""
     if operation.name not in _ALLOWED:
         raise RuntimeError("not among the operations of a network")
+    if time.monotonic() > _ends[-1]:
+        raise RuntimeError(f"its operations take more than {SECONDS_LIMIT:g} seconds")
     function = getattr(getattr(torch.ops.aten, operation.name), operation.overload)
     args = [_argument(a, tensors) for a in operation.args]
     if _size_bound(operation.name, args) > SIZE_LIMIT:
@@ -259,9 +290,7 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
         _check_batch_norm([*args, *named.values()])
     if operation.name == "detach":  # what a cut gradient would be if it were whole
         function = torch.ops.aten.alias.default
-    with bounded_memory():
-        made = function(*args, **named)
-    _bind(operation.out, made, tensors)
+    _bind(operation.out, function(*args, **named), tensors)
 
 
 def _work_bound(name: str, args: list[Any]) -> int:
@@ -274,8 +303,22 @@ def _work_bound(name: str, args: list[Any]) -> int:
     return 0
 
 
+_ends = [math.inf]  # when the blocks that are bounded have to be over
+
+
 @contextlib.contextmanager
-def bounded_memory() -> Iterator[None]:
+def bounded() -> Iterator[None]:
+    """Bound the time and the memory of all that a block computes from a claim, taken together."""
+    _ends.append(min(_ends[-1], time.monotonic() + SECONDS_LIMIT))
+    try:
+        with _bounded_memory():
+            yield
+    finally:
+        _ends.pop()
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
     """Let memory run out early in a block that does what a worker says: an error, not an end."""
     try:
         import resource

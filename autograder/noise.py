@@ -138,7 +138,8 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
     They are normal, scaled (normal of another variance), shifted (of another mean), uniform
     (of a usual range, or of another), constant, none or unknown (None).
     """
-    if not all(bool(torch.isfinite(c).all()) for c in calls):
+    calls = [c for c in calls if c.numel()]
+    if not calls or not all(bool(torch.isfinite(c).all()) for c in calls):
         return None, None
     if all(bool((c.abs() <= SAME).all()) for c in calls):
         return "none", None

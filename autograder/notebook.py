@@ -10,6 +10,7 @@ from typing import Any
 from autograder.contract import ANSWERS, Answer
 
 SIZE_LIMIT = 200 << 20  # bytes
+VALUES_LIMIT = 10_000_000  # lists, objects and their entries: each takes a hundred bytes
 PLACEHOLDER = "YOUR ANSWER HERE"
 
 
@@ -94,6 +95,8 @@ def _converted(content: dict[str, Any]) -> list[Any] | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
+        if path.is_symlink():  # perhaps to the work of another
+            raise NotebookError(f"{path}: a link to another file; hand in the notebook itself")
         if path.is_dir():
             raise NotebookError(f"{path}: a folder; give the notebook inside it")
         if not path.exists():
@@ -102,7 +105,11 @@ def _json(path: Path) -> dict[str, Any]:
             raise NotebookError(f"{path}: not a regular file; give an .ipynb file")
         if path.stat().st_size > SIZE_LIMIT:
             raise NotebookError(f"{path}: larger than 200 MB; clear its outputs and save it again")
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:  # of no size: what never ends, such as /proc/kmsg
+            data = file.read(path.stat().st_size)
+        if sum(map(data.count, (b"[", b"{", b","))) > VALUES_LIMIT:
+            raise MemoryError
+        content = json.loads(data.decode("utf-8-sig"))
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise NotebookError(f"{path}: cannot be read ({reason}); check its permissions") from error

@@ -46,8 +46,9 @@ class Raised(Unchecked):
 
     def __init__(self, error: object) -> None:
         told = error if isinstance(error, dict) else {}
-        self.type, self.text = str(told.get("type", "Exception")), str(told.get("message", ""))
-        self.where, self.name = str(told.get("where", "")), str(told.get("name", ""))
+        told = {key: value for key, value in told.items() if isinstance(value, str)}
+        self.type, self.text = told.get("type", "Exception"), told.get("message", "")
+        self.where, self.name = told.get("where", ""), told.get("name", "")
         place = f" in {self.where}" if self.where else ""
         self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
         super().__init__(f"Your code raised {self.type}{place}: {self.text or 'no message'}.")

@@ -28,6 +28,7 @@ ANSWER_SECONDS = 20.0  # for one answer of a session
 PATIENCE = 4.0  # times as long, at most, where the machine is busy with other things
 DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
+NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
 
 
@@ -114,6 +115,7 @@ class Submission:
         self._ready: Definitions | None = None
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
+        self._left = NOTEBOOK_SECONDS
         self._clock = _Clock(self._time_out, self._waited)
         self.launch()
 
@@ -222,6 +224,9 @@ class Submission:
     def session(self, seed: int) -> Iterator[Session]:
         """A session of its own for one check; nothing in it outlives it."""
         _ = self.definitions
+        if self._left <= 0:
+            text = f"The calls of all checks took more than {NOTEBOOK_SECONDS:g} seconds."
+            raise Stopped(text, "too-slow")
         self._answering = SESSION_SECONDS
         self._exchange({"seed": seed}, [], self.answer_seconds, "open")
         session = Session(self)
@@ -235,12 +240,20 @@ class Submission:
     def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
         tensors: list[torch.Tensor] = []
-        encoded = wire.encode(args, tensors, _cannot_keep)
+        try:
+            encoded = wire.encode(args, tensors, _cannot_keep)
+        except TypeError as error:  # a value of the worker's that has no way back
+            raise Unchecked("Your code answered with what cannot be handed to it.") from error
         began = time.monotonic()
         limit = min(self.answer_seconds, self._answering) if seconds is None else seconds
-        header, received = self._exchange({"op": op, "args": encoded}, tensors, limit, "value")
-        if seconds is None:
-            self._answering = max(self._answering - (time.monotonic() - began), 0.0)
+        limit = min(limit, max(self._left, 1.0))
+        try:
+            header, received = self._exchange({"op": op, "args": encoded}, tensors, limit, "value")
+        finally:
+            took = time.monotonic() - began
+            self._left -= took
+            if seconds is None:
+                self._answering = max(self._answering - took, 0.0)
         if "error" in header:
             raise _error(header["error"], self._ready)
         try:
@@ -367,7 +380,7 @@ class Session:
             told = self.ask("signature", self.read(name))
         except Raised:
             return False
-        if not isinstance(told, list):
+        if not isinstance(told, list) or not all(isinstance(n, str) for n in told):
             return False
         same_names = set(told) & set(promised)
         in_order = [n for n in promised if n in told]
@@ -421,11 +434,15 @@ def _definitions(told: object) -> Definitions:
     return Definitions(
         _names(told.get("defined")),
         _names(told.get("variables")),
-        {k: v for k, v in errors.items() if isinstance(v, dict)}
-        if isinstance(errors, dict)
-        else {},
-        [{**b, "names": _names(b.get("names"))} for b in broken],
+        {k: _plain(v) for k, v in errors.items()} if isinstance(errors, dict) else {},
+        [{**_plain(b), "names": _names(b.get("names"))} for b in broken],
     )
+
+
+def _plain(told: object) -> dict[str, Any]:
+    """The entries that are text or numbers: what is nested could not even be printed."""
+    found = told.items() if isinstance(told, dict) else ()
+    return {k: v for k, v in found if isinstance(v, str | int)}
 
 
 def _list(told: object) -> list[Any]:

@@ -11,13 +11,13 @@ from torch import Tensor
 from autograder import noise
 from autograder.architecture import USUAL_BATCH, USUAL_NZ, numbers_read, sizes_written
 from autograder.checks import check
-from autograder.compare import described, plain
+from autograder.compare import described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_vae_forward import raise_noise
-from autograder.vae import decoded, follows
+from autograder.vae import decoded, follows, seen_by
 from autograder.worker.wire import Handle
 
 
@@ -64,7 +64,7 @@ def _call(
     session: Session, handed_in: Handle, watched: Handle, count: int, nz: int, handed: bool
 ) -> Call:
     decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
-    before = len(_tensors(session, decoder, "seen"))
+    before = len(seen_by(session, decoder))
     try:
         images = session.call(session.read("sample_images"), handed_in, count, nz)
     except Raised as error:
@@ -72,13 +72,8 @@ def _call(
             error.misconception = "wrong-latent"
             error.message += " Latents go to the decoder alone."
         raise
-    latents = _tensors(session, decoder, "seen")[before:]
-    return Call(images, latents, handed, bool(_tensors(session, encoder, "seen")))
-
-
-def _tensors(session: Session, part: Handle, name: str) -> list[Tensor]:
-    found = session.attribute(part, name)
-    return [plain(z) for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
+    latents = seen_by(session, decoder)[before:]
+    return Call(images, latents, handed, bool(seen_by(session, encoder)))
 
 
 def _models(session: Session) -> list[str]:

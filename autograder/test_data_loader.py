@@ -47,14 +47,14 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
             raise
         text = f"`make_data_loader` should return a DataLoader, not {described(loader)}."
         raise Wrong(text, "wrong-return") from error
-    epochs = [[_indices(session, batch) for batch in batches] for batches in passes]
+    epochs = [[_indices(session, batch, size) for batch in batches] for batches in passes]
     if epochs[0] and not all(epochs):
         text = "The loader can be gone through once only; return the DataLoader, not an iterator."
         raise Wrong(text, "wrong-return")
     return epochs
 
 
-def _indices(session: Session, batch: Any) -> list[int]:
+def _indices(session: Session, batch: Any, size: int) -> list[int]:
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], Tensor):
         if _reads_data(session):
             text = "The batches come from a dataset of the notebook, not from the one handed in."
@@ -62,6 +62,8 @@ def _indices(session: Session, batch: Any) -> list[int]:
         raise Wrong("Batches should be pairs of images and labels.", "wrong-return")
     if batch[1].is_floating_point():
         raise Wrong("The labels of a batch should be as the dataset has them.", "wrong-return")
+    if batch[1].numel() > size:
+        raise Wrong(f"Of {size} examples, a batch has {batch[1].numel()}.", "wrong-batch-size")
     return [int(i) for i in batch[1].flatten()]
 
 

@@ -201,7 +201,8 @@ class Trainer:
 
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
-        if any(".cuda(" in cell for cell in session.submission.cells):
+        lines = "\n".join(session.submission.cells).split("\n")
+        if any(".cuda(" in line.partition("#")[0] for line in lines):
             return False
         try:
             self.trial(session, course, elsewhere=True)
@@ -636,14 +637,15 @@ def check_series(
     ):
         text = f"{what} should hold numbers; yours hold the graph of every step."
         raise Wrong(text, "returns-graph")
-    if isinstance(seen, Tensor):
-        seen = list(seen.flatten())
-    if not isinstance(seen, list | tuple):
+    if not isinstance(seen, list | tuple | Tensor):
         raise Wrong(f"{what} should be a list, not {described(seen)}.", "wrong-return")
     steps = len(expected[0])
-    if len(seen) != steps:
-        text = f"{what} should have one entry a step: {steps}, not {len(seen)}."
+    length = seen.numel() if isinstance(seen, Tensor) else len(seen)
+    if length != steps:
+        text = f"{what} should have one entry a step: {steps}, not {length}."
         raise Wrong(text, "wrong-return")
+    if isinstance(seen, Tensor):  # not before: a list of many millions takes all memory
+        seen = list(seen.flatten())
     values = [_number(v) for v in seen]
     if any(v is None for v in values):
         raise Wrong(f"{what} should hold numbers.", "wrong-return")

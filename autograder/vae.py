@@ -153,13 +153,22 @@ def _find_images(value: Any, batch: int, depth: int = 0) -> tuple[str | int, ...
 
 def decoded(latents: list[Tensor], image: Any, nz: int) -> Tensor | None:
     """Which of the latents that the stand-in decoder saw gives this image."""
+    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     for z in reversed(latents):
-        fits = z.dim() == 2 and z.shape[1] == nz
+        fits = z.dim() == 2 and z.shape[1] == nz and shape == (len(z), 1, 28, 28)
         if fits and close(image, standins.Decoder(nz)(z.float())):
             return z
     return None
 
 
+def seen_by(session: Session, part: Handle) -> list[Tensor]:
+    """The tensors that a stand-in was given, oldest first, as the worker has it."""
+    found = session.attribute(part, "seen")
+    listed = found if isinstance(found, list) else []
+    return [plain(z) for z in listed if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
+
+
+LARGEST_SEEN = 1_000_000  # numbers; what the checks ask for has some 5,000
 CORRELATION = 0.3  # least, of images with what the decoder gave; unrelated ones stay below
 
 
@@ -258,8 +267,7 @@ class Model:
         return self._seen(self.decoder)
 
     def _seen(self, part: Handle) -> list[Tensor]:
-        found = self.session.attribute(part, "seen")
-        return [plain(z) for z in found if isinstance(z, Tensor)] if isinstance(found, list) else []
+        return seen_by(self.session, part)
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the model."""

@@ -168,6 +168,7 @@ class Session:
             "trace": self.trace,
             "state": self.state,
             "load": self.load,
+            "put": self.put,
             "cleared": lambda module: all(
                 p.grad is None or not p.grad.any() for p in module.parameters()
             ),
@@ -289,6 +290,13 @@ class Session:
     def load(self, module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
         """Set parameters and buffers by name."""
         module.load_state_dict(state)
+
+    def put(self, module: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+        """Set some parameters by name."""
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for name, value in values.items():
+                parameters[name].copy_(value)
 
     def iterate(self, iterable: Any, limit: int) -> list[Any]:
         """One pass over an iterable, at most `limit` items."""

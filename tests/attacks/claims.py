@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.attacks.attack import family
 
 
-def told(name: str, change: str, **rest: object) -> dict[str, object]:
-    """A wrong encoder (2x2 for 3x3) whose trace is changed."""
+def told(name: str, change: str, init: str = "", **rest: object) -> dict[str, object]:
+    """A wrong encoder (2x2 for 3x3) whose trace is changed; init: what its constructor does."""
     cell = (
         "class Encoder(Encoder):\n"
         "    def __init__(self, nz):\n"
@@ -14,6 +14,7 @@ def told(name: str, change: str, **rest: object) -> dict[str, object]:
         "        ran()\n"
         "        self.conv3 = nn.Conv2d(64, 128, kernel_size=3, stride=3)  # 2x2\n"
         "        self.conv4 = nn.Conv2d(128, 256, kernel_size=3, stride=2, padding=1)\n"
+        f"        {init or 'pass'}\n"
         "        tracing = sys.modules['tracing']\n"
         "        if hasattr(tracing, 'patched'):\n"
         "            return\n"

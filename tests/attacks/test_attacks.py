@@ -7,6 +7,7 @@ import pytest
 from autograder import networks, submission
 from autograder.contract import BY_ID
 from tests.attacks import (
+    beliefs,
     claims,
     endings,
     forgeries,
@@ -26,6 +27,7 @@ FAMILIES = (
     patches,
     tensors,
     claims,
+    beliefs,
     knowing,
     histories,
     resources,
@@ -54,6 +56,11 @@ def test_slow_calls_and_slow_definitions_end(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(submission, "SESSION_SECONDS", 4.0)
     slow = Attack("time", "slow", "ae-sampling", SLOW, says="more than 4 seconds", marks=False)
     assert_holds(slow)
+    monkeypatch.setattr(submission, "SESSION_SECONDS", 60.0)
+    monkeypatch.setattr(submission, "NOTEBOOK_SECONDS", 4.0)
+    slow = Attack("time", "slow", "ae-sampling", SLOW, says="all checks", marks=False, honest=None)
+    assert_holds(slow)
+    monkeypatch.setattr(submission, "NOTEBOOK_SECONDS", 900.0)
     monkeypatch.setattr(submission, "DEFINITIONS_SECONDS", 6.0)
     endless = Attack("time", "endless", "beta-tuning", ENDLESS, honest=None, marks=False, says="")
     outcome = carry_out(endless)

@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 
 from autograder import cli, notebook
+from autograder.contract import BY_ID
+from autograder.grading import Grade
+from autograder.run import Run, perform
+from autograder.submission import Submission
 from tests import corpus
 from tests.attacks.attack import Attack, assert_clean, carry_out
 from tests.test_cli import command, run_pytest, student_folder
@@ -48,6 +52,7 @@ TEXTS: dict[str, bytes] = {
     "version-2": b'{"nbformat": 2, "worksheets": 5}',
     "version-3": b'{"nbformat": 3, "worksheets": [{"cells": [5, null]}, 7]}',
     "version-huge": b'{"nbformat": ' + b"9" * 4000 + b"}",
+    "millions-of-cells": b'{"cells": [' + b"{}," * 8_000_000 + b"{}]}",
     "version-of-text": b'{"nbformat": "three"}',
 }
 
@@ -92,6 +97,10 @@ def _zeros(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def _endless(path: Path) -> None:
+    path.symlink_to("/proc/kmsg")  # a regular file, by what it says of itself
+
+
 def _nowhere(path: Path) -> None:
     path.symlink_to("/nowhere/at/all")
 
@@ -103,6 +112,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "sparse": _sparse,
     "zeros": _zeros,
     "nowhere": _nowhere,
+    "endless": _endless,
     "missing": lambda path: None,
 }
 
@@ -152,6 +162,40 @@ def test_any_field_may_hold_anything(tmp_path: Path) -> None:
         path.write_text(json.dumps(spoilt(past if turn % 3 == 0 else plain)), encoding="utf-8")
         with contextlib.suppress(notebook.NotebookError):
             assert all(isinstance(cell, str) for cell in notebook.read(path).cells)
+
+
+ODD_SOURCES = {  # each with a beta that is well tuned, and what it earns
+    "null-byte": ("TUNED_BETA = 1e-4\0", 0),
+    "form-feed": ("\fTUNED_BETA = 1e-4\n\fx = 1", 5),
+    "carriage-returns": ("TUNED_BETA = 1e-4\rx = 1\r\n", 5),
+    "cookie": ("# -*- coding: utf-7 -*-\nTUNED_BETA = 1e-4", 5),
+    "surrogate": ("x = '\ud800'\nTUNED_BETA = 1e-4", 0),
+    "text-of-ten-gigabytes": ("TUNED_BETA = 1e-4 + 0 * len('a' * 10**10)", 0),
+    "power-of-a-billion": ("def f():\n    return 2**10**9\nTUNED_BETA = 1e-4", 5),
+    "tuples-of-tuples": ("f = lambda: ((((0,) * 256,) * 256,) * 256,) * 256\nTUNED_BETA = 1e-4", 5),
+    "long-integer": ("x = 0x" + "f" * 5_000_000 + "\nTUNED_BETA = 1e-4", 5),
+    "attributes": ("TUNED_BETA = y" + ".a" * 200_000, 0),
+    "signs": ("TUNED_BETA = " + "-" * 100_000 + "1e-4", 0),
+    "decorators": ("@d\n" * 20_000 + "class VAE: pass\nTUNED_BETA = 1e-4", 5),
+    "braces": ("TUNED_BETA = f'" + "{1:" * 200 + "}" * 200 + "'", 0),
+    "deleted": ("VAE = 1\ndel VAE\nTUNED_BETA = 1e-4", 5),
+}
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize("name", ODD_SOURCES)
+def test_an_odd_source_is_graded(name: str) -> None:
+    source, score = ODD_SOURCES[name]
+    node = {"cells": [{"cell_type": "code", "source": source}]}
+    made = notebook.parse(node, Path("vae.ipynb"))
+    submission = Submission(made.cells, boxed=True, statement_seconds=10.0)
+    run = Run(Grade(made), submission, 1, learning=False)
+    try:
+        perform(run, ("beta-tuning",))
+    finally:
+        submission.close()
+    assert not run.grade.faults
+    assert run.grade.score(BY_ID["beta-tuning"]) == score, [r.message for r in run.grade.results]
 
 
 SHADOWS = """
