@@ -225,8 +225,7 @@ class Submission:
         """A session of its own for one check; nothing in it outlives it."""
         _ = self.definitions
         if self._left <= 0:
-            text = f"The calls of all checks took more than {NOTEBOOK_SECONDS:g} seconds."
-            raise Stopped(text, "too-slow")
+            raise Stopped(_late(), "too-slow")
         self._answering = SESSION_SECONDS
         self._exchange({"seed": seed}, [], self.answer_seconds, "open")
         session = Session(self)
@@ -287,10 +286,14 @@ class Submission:
             text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
             if self._answering < self.answer_seconds:
                 text = f"The calls of one check took more than {SESSION_SECONDS:g} seconds."
-            return Stopped(text, "too-slow")
+            return Stopped(_late() if self._left <= self._seconds else text, "too-slow")
         if full:
             return Stopped("Your code used up its memory on a small input.", "out-of-memory")
         return Stopped("Your code ended the process that ran it, or disturbed its answers.")
+
+
+def _late() -> str:
+    return f"The calls of all checks took more than {NOTEBOOK_SECONDS:g} seconds."
 
 
 class Session:
