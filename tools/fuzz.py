@@ -118,7 +118,8 @@ def misshapen(value: Any, rng: random.Random) -> Any:
     if isinstance(value, list):
         made = [misshapen(v, rng) for v in value]
         if made and rng.random() < 0.05:
-            made += [rng.choice(made)] * rng.choice((1, 3, 100))
+            again = rng.choice(made)
+            made += [again] * rng.choice((1, 3) if isinstance(again, dict | list) else (1, 3, 100))
         return [made] if rng.random() < 0.01 else made
     if type(value) is int and rng.random() < 0.1:
         return value + rng.choice((-1, 1, 100))

@@ -146,6 +146,7 @@ def _contained(folder: Path, prize: Path, command: list[str]) -> list[str]:
         *("bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent"),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
         *("--tmpfs", "/var/tmp", "--bind", str(prize), PRIZE),
+        *("--ro-bind", str(ROOT), str(ROOT)),  # which may lie in /tmp
         *("--tmpfs", "/mnt", "--bind", str(folder), "/mnt/course", "--chdir", "/mnt/course"),
         *("--setenv", "HOME", "/tmp", "--setenv", "COURSE_TOKEN", SECRET, "--cap-drop", "ALL"),
         *command,
@@ -186,7 +187,7 @@ def _left_behind() -> bool:
 # A shell around the other graders says what is left before the container ends with everything.
 WITH_REST = f"""
 {{command}}
-sleep 1; ps -eo args | grep -F '{LEFT}' | grep -qv grep && touch {PRIZE}/left
+sleep 1; ps -eo args | grep -q '[t]ime.sleep(987654)' && touch {PRIZE}/left
 true
 """
 
@@ -213,7 +214,6 @@ def nbgrader(trick: Trick, folder: Path) -> Outcome:
     _write(trick, course / "submitted" / "a-student" / "vae", usual(trick.source))
     _write(None, course / "submitted" / "b-student" / "vae", usual(SAMPLES))
     path = f"PATH={python}:$PATH"
-    prepare = f"{path} nbgrader generate_assignment vae --no-db-tests 2>&1"
     prepare = f"{path} nbgrader generate_assignment vae"
     grade = f"{path} nbgrader autograde vae; {path} nbgrader generate_feedback vae"
     scores = (
@@ -289,6 +289,7 @@ def otter(trick: Trick, folder: Path) -> Outcome:
 def ours(trick: Trick, folder: Path) -> Outcome:
     """This grader: `autograder grade` for every notebook."""
     node = corpus.submission("perfect")
+    node.cells = [cell for cell in node.cells if "def sample_images" not in cell.source]
     hostile = nbformat.v4.new_code_cell(trick.source)
     tests = [c for c in usual("").cells if "check_" in c.source]
     node.cells.extend([hostile, *tests])
