@@ -392,6 +392,7 @@ _CHOICES: dict[str, list[str]] = {
         "all but the first",
         "whole ones",
         "reversed",
+        "each twice",
     ],
     "epochs": [name for name in _EPOCHS if name != "asked"],
 }
@@ -507,6 +508,8 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
         return batches[1:]
     if which == "whole ones":
         return [b for b in batches if len(b) == len(batches[0])]
+    if which == "each twice":
+        return [b for b in batches for _ in range(2)]
     return batches[::-1] if which == "reversed" else batches
 
 
@@ -722,7 +725,8 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
         ):
             if steps == "batch" or not recipe.deviations():
                 yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
-    yield from (Recipe(batches=f"all but the {which}") for which in ("last", "first"))
+    yield from (Recipe(batches=which) for which in ("all but the last", "all but the first"))
+    yield Recipe(batches="each twice")
 
 
 def _deviating(*chosen: tuple[str, str], base: Recipe | None = None) -> Recipe:

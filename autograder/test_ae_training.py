@@ -37,8 +37,7 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
     """Returns the loss of every step as a list of floats."""
     findings = findings_of(TRAINER, session, draws, run)
     for trial in findings.trials:
-        trained = findings.trained(trial)
-        expected = [trained.losses["promised"], trained.losses["total"]]
+        expected = findings.series(trial, "promised", "total")
         after = losses_after(trial.course)["promised"] if findings.right else None
         what = "The returned losses"
         check_series(trial.returned, expected, what, bool(findings.recipe), after)

@@ -48,10 +48,9 @@ def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
         if not isinstance(seen, dict) or not {"rec_loss", "kl_loss"} <= set(seen):
             text = "`train_vae` should return a dict of the lists 'rec_loss' and 'kl_loss'."
             raise Wrong(text, "wrong-return")
-        trained = findings.trained(trial)
         after = losses_after(trial.course) if findings.right else {}
         for name in ("rec_loss", "kl_loss"):
-            expected, known = [trained.losses[name]], bool(findings.recipe)
+            expected, known = findings.series(trial, name), bool(findings.recipe)
             check_series(seen[name], expected, f"'{name}'", known, after.get(name))
 
 

@@ -114,6 +114,13 @@ class Findings:
             return trial.course.promised
         return replay.train(trial.course, self.recipe)
 
+    def series(self, trial: Trial, *names: str) -> list[list[float]]:
+        """What may be returned of a trial: its losses by these names, one a step or one a batch."""
+        found = [self.trained(trial).losses[name] for name in names]
+        if self.recipe is not None and self.recipe.batches == "each twice":
+            found += [losses[start::2] for losses in found for start in (0, 1)]
+        return found
+
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
         found = self.variable
@@ -455,6 +462,8 @@ class Trainer:
         if aspect == "batches":
             if value in _DROPPING:
                 return Wrong("Not every batch of the loader is used.", "drops-data")
+            if value == "each twice":
+                return Wrong("There are two steps on every batch, where one was asked for.", slug)
             return Wrong("The same batch is used over and over.", slug)
         if value in ("epoch", "end"):
             return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
@@ -641,7 +650,8 @@ def check_series(
         raise Wrong(f"{what} should be a list, not {described(seen)}.", "wrong-return")
     steps = len(expected[0])
     length = seen.numel() if isinstance(seen, Tensor) else len(seen)
-    if length != steps:
+    expected = [series for series in expected if len(series) == length]
+    if not expected:
         text = f"{what} should have one entry a step: {steps}, not {length}."
         raise Wrong(text, "wrong-return")
     if isinstance(seen, Tensor):  # not before: a list of many millions takes all memory
