@@ -216,6 +216,19 @@ def _mistakes_by_cause(results: Results) -> str:
     return _mistakes_by("Mistakes by misconception", dict(sorted(groups.items())))
 
 
+def _mistakes_missed(results: Results) -> str:
+    rows = []
+    for mistake, verdict in results.mistakes:
+        right = is_right(mistake, verdict)
+        if right and (not mistake.misconception or is_named(mistake, verdict)):
+            continue
+        expected = f"{_points(dict(mistake.lost))} ({mistake.misconception or NO_CAUSE})"
+        rows.append((f"`{mistake.group}/{mistake.name}`", expected, verdict.told()))
+    words = "Mistakes that lost other points than they should, or whose cause was not named."
+    head = "mistake | should lose | the grader said"
+    return table("Mistakes missed", head, rows or [("none", "", "")], words)
+
+
 def _diagnoses(results: Results) -> list[tuple[str, set[str]]]:
     """Expected cause and named causes, of every task that lost points with a known cause."""
     known = [
@@ -361,6 +374,7 @@ SECTIONS = (
     _by_operator,
     _mistakes_by_task,
     _mistakes_by_cause,
+    _mistakes_missed,
     _confusions,
     _false_failures,
     _combined,
