@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autograder import learning, quality
 from autograder.draws import Draws
-from autograder.outcomes import Raised, Stopped, Wrong
+from autograder.outcomes import Stopped, Unchecked, Wrong
 from autograder.run import Run
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
@@ -93,7 +93,9 @@ def judge(session: Session, draws: Draws, weights: Weights) -> Judgement:
     model = session.call(session.read("VAE"), weights.nz, 1.0)
     try:
         session.ask("load", model, weights.tensors)
-    except Raised as error:
+    except Stopped:
+        raise
+    except Unchecked as error:
         text = f"The weights in `{NAME}` do not fit your `VAE({weights.nz})`; save it again."
         raise Wrong(text) from error
     session.ask("mode", model, False)

@@ -166,6 +166,8 @@ def explain_kl(cases: list[Case]) -> Cause:
     for transform in TRANSFORMS:
         for formula, (slug, _) in FORMULAS.items():
             values = [float(kl(case, formula, transform)) for case in cases]
+            if all(near(v, 0.0) for v in values):
+                continue  # nothing but nothing is explained by it
             for name in _KL_FACTORS:
                 if all(
                     near(c.values[2], v * factor(name, c))
