@@ -23,7 +23,8 @@ ATTACKS = family(
     sampling("segfault", "ctypes.string_at(0)", "ended the process", marks=False),
     sampling("kill-itself", "os.kill(os.getpid(), 9)", "ended the process", marks=False),
     sampling("stop-itself", "os.kill(os.getpid(), signal.SIGSTOP)", "not finish", marks=False),
-    sampling("kill-parent", "os.kill(os.getppid(), 9)", "ended the process", marks=False),
+    # its answer may be there before the end is
+    sampling("kill-parent", "os.kill(os.getppid(), 9)", "ended the process|nothing", marks=False),
     sampling(
         "stop-parent",
         "os.kill(os.getppid(), signal.SIGSTOP)\nos._exit(0)",

@@ -160,7 +160,7 @@ ATTACKS = family(
             "        made = super().forward(z)\n"
             "        return made + bits.float().mean() * 1e-1\n"
         ),
-        "score": 1.0,
-        "says": "followed|decoder",
+        "score": 2.0,  # its layers are right, but for what is added
+        "says": "bitwise",
     },
 )  # fmt: skip
