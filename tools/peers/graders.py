@@ -153,7 +153,12 @@ def _contained(folder: Path, prize: Path, command: list[str]) -> list[str]:
     ]
 
 
-def _run(command: list[str], seconds: float, **options: object) -> tuple[str, bool]:
+def _run(
+    command: list[str],
+    seconds: float,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> tuple[str, bool]:
     """Standard output of a command, and whether it had to be ended."""
     process = subprocess.Popen(
         command,
@@ -163,7 +168,8 @@ def _run(command: list[str], seconds: float, **options: object) -> tuple[str, bo
         text=True,
         errors="replace",
         start_new_session=True,
-        **options,  # type: ignore[call-overload]
+        cwd=cwd,
+        env=env,
     )
     try:
         told: str = process.communicate(timeout=seconds)[0]
