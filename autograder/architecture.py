@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +27,19 @@ LARGEST_SIZE = 1024  # that is tried because it stands in a notebook
 SIZES = st.tuples(
     st.integers(1, 150).filter(lambda nz: nz != USUAL_NZ), st.integers(1, 9), st.booleans()
 )
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A network that was confirmed: with the weights that the host drew, and where it is.
+
+    nz and batch: the sizes that it was traced at.
+    """
+
+    network: Network
+    module: Handle
+    nz: int
+    batch: int
 
 
 class Architecture:
@@ -156,8 +170,12 @@ class Architecture:
 
     def confirmed(
         self, session: Session, draws: Draws, training: bool
-    ) -> tuple[Network, Handle, int, int]:
-        """The network that the student's is, confirmed on fresh inputs; raises `Wrong`."""
+    ) -> tuple[Network, Confirmed]:
+        """The network that the student's is, confirmed on fresh inputs; raises `Wrong`.
+
+        It has the weights that the student's had when it was made. The student's has others now,
+        drawn by the host.
+        """
         nz, batch = self._working_size(session, draws)
         module = self.make(session, nz)
         for warm in (True, False):  # lazy layers take form; running statistics move
@@ -173,15 +191,19 @@ class Architecture:
             if not network.follows_input:
                 text = f"What `{self.name}` returns does not follow from its input by torch alone."
                 raise Wrong(f"{text} No gradient leads back.", "detached-gradient")
-            for drawn in (False, True):
-                if drawn:
-                    network = self._redrawn(session, draws, network, module, told)
-                x = self.inputs(draws, nz, batch)
-                if not networks.agree(network.run(x), session.call(module, x)):
-                    raise Unconfirmed("its operations do not repeat")
+            self._check_agreement(session, draws, network, module, nz, batch)
+            drawn = self._redrawn(session, draws, network, module, told)
+            self._check_agreement(session, draws, drawn, module, nz, batch)
         except Unconfirmed as error:
             raise self._unconfirmed(told, error) from error
-        return network, module, nz, batch
+        return network, Confirmed(drawn, module, nz, batch)
+
+    def _check_agreement(
+        self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
+    ) -> None:
+        x = self.inputs(draws, nz, batch)
+        if not networks.agree(network.run(x), session.call(module, x)):
+            raise Unconfirmed("its operations do not repeat")
 
     @staticmethod
     def _redrawn(
@@ -245,8 +267,9 @@ class Architecture:
 
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
-        network, _, nz, batch = self.confirmed(session, draws, training=False)
-        _, found = layers.blocks(self._layers(network, self.inputs(draws, nz, batch)))
+        network, made = self.confirmed(session, draws, training=False)
+        x = self.inputs(draws, made.nz, made.batch)
+        _, found = layers.blocks(self._layers(network, x))
         specs.compare_weights(found, self.spec)
 
     def _layers(self, network: Network, x: Tensor) -> list[Layer]:
@@ -277,21 +300,19 @@ class Architecture:
         raise first
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
-        network, module, nz, batch = self.confirmed(session, draws, training)
-        x = self.inputs(draws, nz, batch)
+        network, made = self.confirmed(session, draws, training)
+        x = self.inputs(draws, made.nz, made.batch)
         before, found = layers.blocks(self._layers(network, x))
         specs.compare_rest(before, found, self.spec, training)
         if not training:
-            self._check_gradient(session, draws, network, module, nz, batch)
+            self._check_gradient(session, draws, made)
 
-    def _check_gradient(
-        self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
-    ) -> None:
-        x = self.inputs(draws, nz, batch)
-        weights = draws.normal(*self._output_shape(network, x))
-        session.ask("mode", module, False)
-        theirs = session.ask("parameter_gradients", module, x, weights)
-        ours = network.gradients(x, weights)
+    def _check_gradient(self, session: Session, draws: Draws, made: Confirmed) -> None:
+        x = self.inputs(draws, made.nz, made.batch)
+        weights = draws.normal(*self._output_shape(made.network, x))
+        session.ask("mode", made.module, False)
+        theirs = session.ask("parameter_gradients", made.module, x, weights)
+        ours = made.network.gradients(x, weights)
         if not isinstance(theirs, list) or len(theirs) != len(ours):
             raise Unchecked("The parameters changed between two calls of the network.")
         for mine, yours in zip(ours, theirs, strict=True):
