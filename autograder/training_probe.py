@@ -549,7 +549,7 @@ def _told(rows: Any) -> tuple[Told, ...]:
 def _is_option(value: Any) -> bool:
     """Whether a claim may be the option of an optimiser: a number, a truth value or two numbers."""
     if isinstance(value, tuple):
-        return len(value) == 2 and all(isinstance(v, float) for v in value)
+        return len(value) == 2 and all(isinstance(v, int | float) for v in value)
     return isinstance(value, int | float)
 
 

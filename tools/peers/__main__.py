@@ -1,7 +1,7 @@
 """Try tricks on this grader, on nbgrader and on otter-grader: `python -m tools.peers`.
 
 The two others are installed in environments of their own, in .peers/. The table goes into
-docs/security.md; it takes about half an hour.
+docs/security.md; it takes most of an hour.
 """
 
 from __future__ import annotations

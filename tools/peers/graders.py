@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,11 +198,10 @@ true
 """
 
 
-@contextlib.contextmanager
-def _prize(folder: Path) -> Iterator[Path]:
+def _prize(folder: Path) -> Path:
     place = folder / "prize"
     place.mkdir()
-    yield place
+    return place
 
 
 def nbgrader(trick: Trick, folder: Path) -> Outcome:
@@ -232,19 +231,16 @@ def nbgrader(trick: Trick, folder: Path) -> Outcome:
         "g.manual_score is not None else None for g in n.grades}\n"
         "print('SCORES', json.dumps(made))\n"
     )
-    (folder / "scores.py").write_text(scores)
-    shutil.copy(folder / "scores.py", course / "scores.py")
-    with _prize(folder) as prize:
-        _run(_contained(course, prize, ["bash", "-c", prepare]), SECONDS)
-        script = WITH_REST.format(command=grade)
-        _, hung = _run(_contained(course, prize, ["bash", "-c", script]), SECONDS)
-        told, _ = _run(_contained(course, prize, [str(python / "python"), "scores.py"]), SECONDS)
-        feedback = "".join(
-            f.read_text(errors="replace") for f in (course / "feedback").rglob("*.html")
-        )
-        made = _json_after("SCORES", told)
-        mine, other = made.get("a-student", {}), made.get("b-student", {})
-        escaped = any(prize.iterdir()) or HTML in feedback
+    (course / "scores.py").write_text(scores)
+    prize = _prize(folder)
+    _run(_contained(course, prize, ["bash", "-c", prepare]), SECONDS)
+    script = WITH_REST.format(command=grade)
+    _, hung = _run(_contained(course, prize, ["bash", "-c", script]), SECONDS)
+    told, _ = _run(_contained(course, prize, [str(python / "python"), "scores.py"]), SECONDS)
+    feedback = "".join(f.read_text(errors="replace") for f in (course / "feedback").rglob("*.html"))
+    made = _json_after("SCORES", told)
+    mine, other = made.get("a-student", {}), made.get("b-student", {})
+    escaped = any(prize.iterdir()) or HTML in feedback
     return Outcome(mine.get(TASK), mine.get(HONEST), other.get(HONEST), hung, escaped)
 
 
@@ -267,27 +263,27 @@ def otter(trick: Trick, folder: Path) -> Outcome:
     path = f"PATH={python}:$PATH"
     prepare = f"{path} otter generate -t tests -o autograder.zip --no-requirements"
     scores: dict[str, dict[str, float]] = {}
-    with _prize(folder) as prize:
-        _run(_contained(course, prize, ["bash", "-c", prepare]), SECONDS)
-        hung, said = False, ""
-        for student in ("a-student", "b-student"):
-            shutil.rmtree(course / "results", ignore_errors=True)
-            command = (
-                f"mkdir results; {path} otter run -a autograder.zip -o results --no-logo "
-                f"{student}/vae.ipynb"
-            )
-            script = WITH_REST.format(command=command)
-            told, late = _run(_contained(course, prize, ["bash", "-c", script]), SECONDS)
-            hung, said = hung or late, said + told
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                results = json.loads((course / "results" / "results.json").read_text())
-                scores[student] = {
-                    task: test["score"]
-                    for test in results["tests"]
-                    for task in (TASK, HONEST)
-                    if task in test["name"] and "score" in test
-                }
-        escaped = any(prize.iterdir()) or "\x1b]0;" in said
+    prize = _prize(folder)
+    _run(_contained(course, prize, ["bash", "-c", prepare]), SECONDS)
+    hung, said = False, ""
+    for student in ("a-student", "b-student"):
+        shutil.rmtree(course / "results", ignore_errors=True)
+        command = (
+            f"mkdir results; {path} otter run -a autograder.zip -o results --no-logo "
+            f"{student}/vae.ipynb"
+        )
+        script = WITH_REST.format(command=command)
+        told, late = _run(_contained(course, prize, ["bash", "-c", script]), SECONDS)
+        hung, said = hung or late, said + told
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            results = json.loads((course / "results" / "results.json").read_text())
+            scores[student] = {
+                task: test["score"]
+                for test in results["tests"]
+                for task in (TASK, HONEST)
+                if task in test["name"] and "score" in test
+            }
+    escaped = any(prize.iterdir()) or "\x1b]0;" in said
     mine, other = scores.get("a-student", {}), scores.get("b-student", {})
     return Outcome(mine.get(TASK), mine.get(HONEST), other.get(HONEST), hung, escaped)
 
