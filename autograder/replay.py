@@ -39,7 +39,7 @@ class Recipe:
     criterion: str = "promised"
     scale: float = 1.0  # times the criterion
     target: str = "input"
-    frozen: str = ""  # the half of the model that no gradient reaches
+    frozen: str = ""  # the parts and weights of the model that do not move, with commas between
     mode: str = "train"
     clears: str = "batch"
     steps: str = "batch"
@@ -377,7 +377,6 @@ AT_STEPS = ("after a step", "after a step of means")  # the steps that are noted
 _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
     "target": [name for name in TARGETS if name != "input"],
-    "frozen": ["encoder", "decoder", "all but the decoder's first layer"],
     "renewed": ["epoch", "batch"],
     "share": ["batches", "epochs"],
     "decay": [NOTED],
@@ -486,13 +485,23 @@ def _divide_gradients(model: Any, course: Course) -> None:
 
 
 def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
-    if not frozen:
-        return list(model.parameters())
-    if frozen == "encoder":
-        return list(model.decoder.parameters())
-    if frozen == "decoder":
-        return list(model.encoder.parameters())
-    return list(model.decoder[0].parameters())
+    stays = tuple(frozen.split(", "))
+    return [
+        p
+        for name, p in model.named_parameters()
+        if name not in stays and name.partition(".")[0] not in stays
+    ]
+
+
+def _frozen(course: Course, seen: State) -> str:
+    """What did not move, of a model of which something else did."""
+    weights = [n for n in course.state if not is_statistic(n)]
+    moved = {n for n in weights if not torch.equal(seen[n], course.state[n])}
+    if not moved:
+        return ""
+    halves = {n.partition(".")[0] for n in weights} - {n.partition(".")[0] for n in moved}
+    single = [n for n in weights if n not in moved and n.partition(".")[0] not in halves]
+    return ", ".join([*sorted(halves), *single])
 
 
 def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
@@ -713,11 +722,12 @@ def _fits(course: Course, state: State, recipe: Recipe) -> bool:
 
 def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     """Recipes for one batch and one pass: the promise, and one deviation in the update."""
-    aspects = ("optimiser", "target", "frozen")
+    aspects = ("optimiser", "target")
     singles = [Recipe()]
     singles += [_deviating((name, c)) for name in aspects for c in _CHOICES[name]]
     singles = [r for r in singles if r.target != "own output"]
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
+    singles += [Recipe(frozen=_frozen(course, seen))]
     singles += [Recipe(rate=_rate_factor(course, seen)), Recipe(scale=_scale_factor(course, seen))]
     for recipe in singles:
         for mode, epochs, steps in itertools.product(

@@ -227,14 +227,17 @@ class Submission:
         if self._left <= 0:
             raise Stopped(_late(), "too-slow")
         self._answering = SESSION_SECONDS
-        self._exchange({"seed": seed}, [], self.answer_seconds, "open")
-        session = Session(self)
+        session = Session(self, seed)
         try:
             yield session
         finally:
-            if self._process is not None:
+            if session.opened and self._process is not None:
                 with contextlib.suppress(Stopped):
                     self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
+
+    def open(self, seed: int) -> None:
+        """Open a session in the worker."""
+        self._exchange({"seed": seed}, [], self.answer_seconds, "open")
 
     def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
@@ -299,14 +302,18 @@ def _late() -> str:
 class Session:
     """What a check can ask of the notebook: read, set, make, call, differentiate, trace.
 
+    The worker opens it at the first question, since a check may know the answers from before.
     Every method raises `Raised` where student code raises and `Stopped` where it ends.
     """
 
-    def __init__(self, submission: Submission) -> None:
-        self.submission = submission
+    def __init__(self, submission: Submission, seed: int) -> None:
+        self.submission, self.seed, self.opened = submission, seed, False
 
     def ask(self, op: str, *args: Any, seconds: float | None = None) -> Any:
         """Ask for one operation of the worker by its name."""
+        if not self.opened:
+            self.opened = True
+            self.submission.open(self.seed)
         return self.submission.ask(op, list(args), seconds)
 
     def read(self, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,7 @@ _UPDATE = {
     "target": "wrong-target",
     "frozen": "detached-gradient",
 }
+_DEFINED = re.compile(r"^\s*(?:def|class)\s+(\w+)", re.MULTILINE)
 _ARGUMENTS = ("beta", "rate", "epochs")
 _DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
@@ -208,8 +210,8 @@ class Trainer:
 
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
-        lines = "\n".join(session.submission.cells).split("\n")
-        if any(".cuda(" in line.partition("#")[0] for line in lines):
+        cells = _cells_behind(self.name, session.submission.cells)
+        if any(".cuda(" in line.partition("#")[0] for c in cells for line in c.split("\n")):
             return False
         try:
             self.trial(session, course, elsewhere=True)
@@ -401,7 +403,8 @@ class Trainer:
             return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
         if aspect == "target":
             return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
-        return Wrong(f"No gradient reaches part of the model: {value}.", slug)
+        text = f"Part of the model does not move: {value}. No gradient reaches it, or no step."
+        return Wrong(text, slug)
 
     def _check_first_step(self, session: Session, draws: Draws, findings: Findings) -> None:
         """Judge the first step alone where no recipe explains all trials."""
@@ -514,6 +517,16 @@ class Trainer:
                 f"Asked for 3 passes over the loader, it makes another number: {recipe.epochs}.",
                 "wrong-epochs",
             )
+
+
+def _cells_behind(name: str, cells: list[str]) -> list[str]:
+    """The cells that define a function, or what is named in such a cell, and so on."""
+    found: list[str] = []
+    names = {name}
+    while new := [c for c in cells if c not in found and names & {*_DEFINED.findall(c)}]:
+        found += new
+        names.update(word for cell in new for word in re.findall(r"\w+", cell))
+    return found
 
 
 def _promised(trial: Trial) -> bool:

@@ -1,4 +1,4 @@
-"""Measure speed: `python -m benchmarks [--rounds N] [--stock SECONDS] [--out FILE]`.
+"""Measure speed: `python -m benchmarks [--rounds N] [--stock MNIST] [--out FILE]`.
 
 Everything is measured in turn, round by round, and told as the median of the rounds' ratios:
 what else the machine does meets both sides alike.
@@ -29,7 +29,7 @@ from autograder.grading import Grade
 from autograder.notebook import Notebook, read
 from autograder.run import Run, perform
 from autograder.submission import Submission
-from solution.data import make_data_loader
+from solution.data import make_data_loader, unpack_digits
 from solution.models import VAE
 from solution.training import train_vae
 from tests.mutants import REFERENCE
@@ -169,13 +169,17 @@ def measure(rounds: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def stock_seconds() -> float:
-    """Seconds that executing the finished notebook takes, as stock `nbgrader autograde` does."""
+def stock_seconds(digits: Path) -> float:
+    """Seconds that executing the finished notebook takes, as stock `nbgrader autograde` does.
+
+    digits: a folder with MNIST's four gzipped files.
+    """
     from nbconvert.preprocessors import ExecutePreprocessor
 
     node = nbformat.read(REFERENCE, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "autograder").symlink_to(Path(learning.__file__).parent)
+        unpack_digits(digits, Path(folder) / "data")
         executor = ExecutePreprocessor(timeout=None, kernel_name="python3")
         return seconds_of(lambda: executor.preprocess(node, {"metadata": {"path": folder}}))
 
@@ -196,14 +200,20 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--stock", action="store_true", help="execute the notebook, too: minutes")
+    parser.add_argument(
+        "--stock",
+        type=Path,
+        metavar="MNIST",
+        help="execute the finished notebook, too, on the digits of this folder: an hour",
+    )
     parser.add_argument("--out", type=Path, help="a file for the table (default: print it)")
     options = parser.parse_args()
     rows = measure(options.rounds)
     if options.stock:
-        stock, ours = stock_seconds(), float(rows[1][1].split()[0])
+        stock, ours = stock_seconds(options.stock), float(rows[1][1].split()[0])
+        what = "executing the finished notebook on MNIST, as stock `nbgrader autograde` does,"
         told = f"{stock / ours:.0f} ({stock:.0f} s)"
-        rows.append(("executing the finished notebook against `autograder grade`", told, "50"))
+        rows.append((f"{what} against `autograder grade`", told, "at least 50"))
     table = "\n".join(f"| {what} | {found} | {goal} |" for what, found, goal in rows)
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
     text = TEXT.format(machine=machine, torch=torch.__version__, rounds=options.rounds, rows=table)

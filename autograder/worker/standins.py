@@ -133,12 +133,12 @@ def note_steps(model: Any) -> RemovableHandle:
     """Note in `model.stepped` what steps its weights: from which step on, its class and options."""
     held = weakref.ref(model)
     model.stepped, model.steps = [], 0
+    own = {id(p) for p in model.parameters()}
 
     def note(optimiser: Any, *_: Any) -> None:
         found: Any = held()
-        own = set() if found is None else {id(p) for p in found.parameters()}
         groups = [g for g in optimiser.param_groups if own & {id(p) for p in g["params"]}]
-        if not groups:
+        if found is None or not groups:
             return
         options = {k: v for k, v in groups[0].items() if isinstance(v, int | float | tuple)}
         now = [type(optimiser).__name__, options]
