@@ -1,5 +1,7 @@
 """`VAE.reconstruct(x)`: decodes the posterior mean."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from autograder.checks import check
@@ -9,6 +11,7 @@ from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
 from autograder.vae import (
     LAYOUTS,
+    Forward,
     Habits,
     Model,
     Reading,
@@ -21,6 +24,7 @@ from autograder.vae import (
     try_sizes,
 )
 from autograder.worker import standins
+from autograder.worker.wire import Handle
 
 
 @check("vae-reconstruct", "mean", 1)
@@ -28,7 +32,7 @@ def test_mean(session: Session, draws: Draws, habits: Habits) -> None:
     """Decodes the posterior mean, drawing nothing, for any nz and batch, in both modes."""
     try:
         for _ in range(2):
-            _check(session, draws, Sizes(), Reading("mean-first"))
+            _check(session, draws, Habits(Sizes()))
     except (NotAttempted, Stopped):
         raise
     except Wrong as error:
@@ -40,10 +44,10 @@ def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool
     """Whether the fault is the one that forward was charged for."""
     sizes = habits.sizes or Sizes()
     layout = habits.reading.layout or "mean-first"
-    if sizes.any and layout == "mean-first":
+    if sizes.any and layout == "mean-first" and not habits.heads:
         return False
     try:
-        _check(session, draws, sizes, Reading(layout))
+        _check(session, draws, replace(habits, sizes=sizes))
     except Stopped:
         raise
     except Wrong:
@@ -51,18 +55,19 @@ def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool
     return True
 
 
-def _check(session: Session, draws: Draws, sizes: Sizes, reading: Reading) -> None:
+def _check(session: Session, draws: Draws, habits: Habits) -> None:
+    sizes, layout = habits.sizes or Sizes(), habits.reading.layout or "mean-first"
     for training in (True, False):
         nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws, 1, 9)
-        model = Model(session, nz, 1.0)
+        model = Model(session, nz, 1.0, habits.heads)
         model.mode(training)
         q = draw_code(draws, batch, nz)
         x = standins.image_of(q)
+        mean, _ = LAYOUTS[layout](model.forward(q).q if habits.heads else code_of(x, q))
         for _ in range(2):
             image = model.call("reconstruct", x)
             if not isinstance(image, Tensor) or tuple(image.shape) != (batch, 1, 28, 28):
                 raise _wrong_shape(image, batch, nz)
-            mean, _ = LAYOUTS[reading.layout or "mean-first"](code_of(x, q))
             expected = standins.Decoder(nz)(mean).detach()
             if not close(image, expected):
                 raise Wrong("`reconstruct` should decode the posterior mean; yours does not.")
@@ -81,7 +86,7 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
 
     def works(nz: int, batch: int) -> bool:
         try:
-            _check(session, draws, Sizes(nz, batch), Reading("mean-first"))
+            _check(session, draws, Habits(Sizes(nz, batch)))
         except Unchecked:
             raise
         except Wrong:
@@ -156,12 +161,9 @@ def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:
-    from autograder.vae import Forward
-    from autograder.worker.wire import Handle
-
     made = []
     for q, z in calls:
         assert z is not None
         rec = standins.Decoder(z.shape[1])(z.float()).detach()
-        made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z], Handle(0)))
+        made.append(Forward(q, standins.image_of(q), Handle(0), {"rec": rec}, [z], Handle(0), q))
     return read_latents(made)

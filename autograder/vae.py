@@ -17,9 +17,9 @@ from torch import Tensor
 
 from autograder import noise
 from autograder.architecture import USUAL_NZ, numbers_read, sizes_written
-from autograder.compare import close, plain
+from autograder.compare import close, described, plain
 from autograder.draws import Draws
-from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.replay import Terms
 from autograder.submission import Session
 from autograder.worker import standins
@@ -94,7 +94,10 @@ class Sizes:
 
 @dataclass
 class Forward:
-    """One call of forward: the code q (B, 2 nz), what was returned, and what was decoded."""
+    """One call of forward: the code q (B, 2 nz), what was returned, and what was decoded.
+
+    code: what the images hold; q is the same, or made of it by heads of the class's own.
+    """
 
     q: Tensor
     x: Tensor
@@ -102,6 +105,7 @@ class Forward:
     output: Any
     latents: list[Tensor]
     codes: Handle  # the worker's list of the encoder's codes, and which of them are of this call
+    code: Tensor
     coded: tuple[int, int] = (0, 0)
     gradient: Tensor | None = None  # of the sum of all pixels of rec, with respect to q
 
@@ -186,17 +190,24 @@ def follows(images: Any, z: Tensor) -> bool:
 
 
 class Model:
-    """A VAE of the student's with stand-ins for its networks."""
+    """A VAE of the student's with stand-ins for its networks.
 
-    def __init__(self, session: Session, nz: int, beta: float) -> None:
-        self.session, self.nz, self.beta = session, nz, beta
+    heads: layers of the class's own make q of what its encoder gives, so that the encoder keeps
+    the width that the class made it for, and q is what forward returns.
+    """
+
+    def __init__(self, session: Session, nz: int, beta: float, heads: bool = False) -> None:
+        self.session, self.nz, self.beta, self.heads = session, nz, beta, heads
         session.ask("take_over")
         kind = session.read("VAE")
         made = self._make(kind)
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
-        self.encoder = session.hold("part", made, "encoder", 2 * nz)
+        if heads:
+            self.encoder = session.handle(made, "encoder")
+        else:
+            self.encoder = session.hold("part", made, "encoder", 2 * nz)
         self.decoder = session.hold("part", made, "decoder", nz)
         self._keep_beta()
 
@@ -245,7 +256,16 @@ class Model:
             self._look_at_latents(error, len(q), before)
             raise
         codes = self.session.hold("keep", self.encoder, "seen")
-        made = Forward(code_of(x, q), x, handle, output, self.latents()[before:], codes)
+        code = code_of(x, q)
+        made = Forward(
+            self._returned(output, q) if self.heads else code,
+            x,
+            handle,
+            output,
+            self.latents()[before:],
+            codes,
+            code,
+        )
         made.coded = (coded, len(self._seen(self.encoder)))
         if gradient and made.path is not None:
             leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
@@ -254,6 +274,14 @@ class Model:
             if found and all(g.shape == found[0].shape for g in found):
                 made.gradient = torch.stack(found).sum(0)
         return made
+
+    @staticmethod
+    def _returned(output: Any, q: Tensor) -> Tensor:
+        found = output.get("q") if isinstance(output, dict) else None
+        if not isinstance(found, Tensor) or found.shape != q.shape:
+            text = f"'q' should be one tensor of {tuple(q.shape)}, not {described(found)}."
+            raise Wrong(text, "q-structure")
+        return plain(found)
 
     def _look_at_latents(self, error: Raised, batch: int, before: int) -> None:
         """Say of an exception that a latent of the wrong size was decoded, if one was."""
@@ -359,12 +387,14 @@ def _has_right_spread(pairs: list[tuple[Tensor, Tensor]]) -> bool:
 class Habits:
     """What goes through the whole class: the sizes it works at, how it reads and returns q.
 
-    own: whether forward returns something else than promised, which its loss may take.
+    own: whether forward returns something else than promised, which its loss may take. heads: see
+    `Model`.
     """
 
     sizes: Sizes | None = None  # None: forward works nowhere
     reading: Reading = field(default_factory=Reading)
     own: bool = False
+    heads: bool = False
     terms: Terms = field(default_factory=Terms)
 
 
@@ -416,20 +446,39 @@ def reads_model(session: Session) -> bool:
 
 def learn_habits(session: Session, draws: Draws) -> Habits:
     """How the student's VAE works, whatever it should do; raises `Unchecked` where it does not."""
+    found = _learn_habits(session, draws)
+    if found.reading.layout is not None:
+        return found
+    try:
+        other = _learn_habits(session, draws, heads=True)
+    except (Wrong, Unchecked):
+        return found
+    return found if other.reading.layout is None else other
 
+
+def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits:
     def works(nz: int, batch: int) -> bool:
-        call = Model(session, nz, 1.0).forward(draw_code(draws, batch, nz))
+        call = Model(session, nz, 1.0, heads).forward(draw_code(draws, batch, nz))
         return call.z is not None and tuple(call.z.shape) == (batch, nz)
 
     sizes = try_sizes(session, draws, works)
     if sizes is None:
         return Habits()
-    habits = Habits(sizes)
-    calls = evidence(session, draws, sizes, training=True)
-    habits.reading = read_latents(calls)
+    habits = Habits(sizes, heads=heads)
+    calls = evidence(session, draws, habits, training=True)
+    if not heads or _follows_images(session, draws, sizes):
+        habits.reading = read_latents(calls)
     habits.own = not _is_promised(calls[0])
-    habits.terms = _learn_terms(session, draws, sizes)
+    habits.terms = _learn_terms(session, draws, habits)
     return habits
+
+
+def _follows_images(session: Session, draws: Draws, sizes: Sizes) -> bool:
+    """Whether the q of a class with heads is a function of the images, in every column."""
+    nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, 48, 63)
+    model, code = Model(session, nz, 1.0, heads=True), draw_code(draws, batch, nz)
+    first, second = (model.forward(code).q for _ in range(2))
+    return close(first, second) and bool((first.std(0) > 1e-3).all())
 
 
 def _is_promised(call: Forward) -> bool:
@@ -437,12 +486,13 @@ def _is_promised(call: Forward) -> bool:
     return isinstance(output, dict) and close(output.get("q"), call.q) and call.path == ("rec",)
 
 
-def _learn_terms(session: Session, draws: Draws, sizes: Sizes) -> Terms:
+def _learn_terms(session: Session, draws: Draws, habits: Habits) -> Terms:
     """What the loss returns beside the total, for outputs of the student's own forward."""
+    sizes = habits.sizes or Sizes()
     nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
     further: tuple[str, ...] = ()
     try:
-        model = Model(session, nz, 2.0)
+        model = Model(session, nz, 2.0, habits.heads)
         call = model.forward(draw_code(draws, batch, nz))
         if isinstance(call.output, dict):
             further = tuple(k for k in call.output if isinstance(k, str) and k not in ("q", "rec"))
@@ -472,12 +522,13 @@ def _meaning(value: float | None, values: dict[str, float | None]) -> str:
 
 
 def evidence(
-    session: Session, draws: Draws, sizes: Sizes, training: bool, count: int = 6
+    session: Session, draws: Draws, habits: Habits, training: bool, count: int = 6
 ) -> list[Forward]:
     """Calls of forward on large batches, all of one size; some 10,000 latent numbers."""
+    sizes = habits.sizes or Sizes()
     nz = sizes.draw_nz(draws, 24, 48)
     batch = sizes.draw_batch(draws, 48, 63)
-    model = Model(session, nz, 1.0)
+    model = Model(session, nz, 1.0, habits.heads)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
 
