@@ -293,7 +293,7 @@ class Architecture:
         if not faults:
             return
         mode, first = next(iter(faults.items()))
-        by_itself = (None, "extra-layer", "detached-gradient")
+        by_itself = (None, "extra-layer", "detached-gradient", "hard-coded-batch")
         if len(faults) == 1 and first.misconception not in by_itself:
             text = f"In {'train' if mode else 'eval'} mode: {first.message}"
             raise Wrong(text, "mode-dependent")
@@ -305,7 +305,20 @@ class Architecture:
         before, found = layers.blocks(self._layers(network, x))
         specs.compare_rest(before, found, self.spec, training)
         if not training:
+            self._check_single(session, draws, made)
             self._check_gradient(session, draws, made)
+
+    def _check_single(self, session: Session, draws: Draws, made: Confirmed) -> None:
+        """In eval mode the rest of a batch does not matter."""
+        x = self.inputs(draws, made.nz, made.batch)
+        session.ask("mode", made.module, False)
+        try:
+            whole, single = session.call(made.module, x), session.call(made.module, x[:1])
+        except Raised:
+            return  # a network that works for some batches only was charged for that
+        if not isinstance(whole, Tensor) or not networks.agree(whole[:1], single):
+            text = f"`{self.name}` answers otherwise when it is given a single row."
+            raise Wrong(text, "hard-coded-batch")
 
     def _check_gradient(self, session: Session, draws: Draws, made: Confirmed) -> None:
         x = self.inputs(draws, made.nz, made.batch)

@@ -53,6 +53,7 @@ ARGUMENTS = {
     "make_data_loader": ("dataset", "batch_size", "num_workers"),
     "train_autoencoder": ("model", "data_loader", "epochs", "learning_rate", "device"),
     "sample_images": ("model", "num_samples", "nz"),
+    "VAE": ("nz", "beta"),
     "train_vae": ("model", "data_loader", "epochs", "learning_rate", "device"),
 }
 # tasks whose work a learning run of a training task is made of

@@ -267,6 +267,8 @@ def explain_total(cases: list[Case]) -> tuple[str | None, str]:
     ratio = _constant_ratio(weights, [1.0] * len(cases))
     if ratio is not None:
         return "beta-ignored", f"rec + {ratio:.4g} * kl, whatever beta is"
+    if any(near(w, c.beta) for w, c in zip(weights, cases, strict=True)):
+        return "beta-ignored", "rec + beta * kl for some values of beta only"
     ratio = _constant_ratio(weights, [c.beta for c in cases])
     if ratio is not None:
         return "beta-ignored", f"rec + {ratio:.4g} * beta * kl"

@@ -53,6 +53,8 @@ class Raised(Unchecked):
         self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
         super().__init__(f"Your code raised {self.type}{place}: {self.text or 'no message'}.")
         self.misconception = self._recognised()
+        if self.misconception == "out-of-memory":
+            self.message = f"Your code asked{place} for more memory than it is given ({self.type})."
 
     def _recognised(self) -> str | None:
         text = self.text.lower()

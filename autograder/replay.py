@@ -38,6 +38,7 @@ class Recipe:
     share: str = ""  # by whose number the rate is divided
     criterion: str = "promised"
     scale: float = 1.0  # times the criterion
+    inputs: str = "batch"  # what the model is run on
     target: str = "input"
     frozen: str = ""  # the parts and weights of the model that do not move, with commas between
     mode: str = "train"
@@ -341,6 +342,7 @@ TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "inverted input": lambda x, all, i: 1 - x,
     "rescaled input": lambda x, all, i: 2 * x - 1,
     "rounded input": lambda x, all, i: (x > 0.5).float(),
+    "normalised input": lambda x, all, i: (x - 0.1307) / 0.3081,  # by MNIST's mean and deviation
     "mean of the input": lambda x, all, i: x.mean().expand_as(x),
     "mean image": lambda x, all, i: x.mean(0, keepdim=True).expand_as(x),
     "another order of the input": lambda x, all, i: x.flip(0),
@@ -356,6 +358,10 @@ TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
         .expand_as(x)
     ),
 }
+
+
+# of these, what the model may be run on, too
+INPUTS = ("inverted input", "rescaled input", "rounded input", "normalised input")
 
 
 def _fixed(count: int, asked: int) -> int:
@@ -541,7 +547,8 @@ def _loss(
     recipe: Recipe,
     losses: dict[str, list[float]],
 ) -> Tensor:
-    outputs = model(x)
+    given = x if recipe.inputs == "batch" else TARGETS[recipe.inputs](x, [], 0)
+    outputs = model(given)
     if course.kind == "TinyAutoEncoder":
         if recipe.target == "own output":
             target = outputs.detach()
@@ -684,6 +691,11 @@ def moved(course: Course, seen: State) -> bool:
     )
 
 
+def fits(courses: list[Course], seen: list[State], recipe: Recipe) -> bool:
+    """Whether a recipe gives the seen weights every time."""
+    return all(_fits(c, s, recipe) for c, s in zip(courses, seen, strict=True))
+
+
 def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
     """The recipe, with as few deviations as possible, that gives the seen weights every time.
 
@@ -697,7 +709,7 @@ def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
     for recipe in _combined(
         first, [Recipe(optimiser=TOLD)] if all(c.told for c in courses) else []
     ):
-        if all(_fits(c, s, recipe) for c, s in zip(courses, seen, strict=True)):
+        if fits(courses, seen, recipe):
             return recipe
     return None
 
@@ -727,6 +739,8 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [_deviating((name, c)) for name in aspects for c in _CHOICES[name]]
     singles = [r for r in singles if r.target != "own output"]
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
+    singles += [Recipe(inputs=name) for name in INPUTS]
+    singles += [Recipe(inputs=name, target=name) for name in INPUTS]
     singles += [Recipe(frozen=_frozen(course, seen))]
     singles += [Recipe(rate=_rate_factor(course, seen)), Recipe(scale=_scale_factor(course, seen))]
     for recipe in singles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -24,8 +25,13 @@ EPOCHS = 3
 MOST_CORRELATION = 0.85
 
 
-def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]]]:
-    """The indices in every batch of every epoch; raises `Wrong`."""
+def _epochs(
+    session: Session, size: int, batch_size: int, unchanged: bool = False
+) -> list[list[list[int]]]:
+    """The indices in every batch of every epoch; raises `Wrong`.
+
+    unchanged: whether images that are not as the dataset has them are wrong.
+    """
     make = session.read("make_data_loader")
     try:
         loader = session.call(make, session.make("Numbered", size), batch_size)
@@ -48,6 +54,9 @@ def _epochs(session: Session, size: int, batch_size: int) -> list[list[list[int]
         text = f"`make_data_loader` should return a DataLoader, not {described(loader)}."
         raise Wrong(text, "wrong-return") from error
     epochs = [[_indices(session, batch, size) for batch in batches] for batches in passes]
+    if unchanged and not all(map(_has_its_images, itertools.chain(*passes))):
+        text = "The images of a batch should be those of the dataset, unchanged."
+        raise Wrong(text, "wrong-return")
     if epochs[0] and not all(epochs):
         text = "The loader can be gone through once only; return the DataLoader, not an iterator."
         raise Wrong(text, "wrong-return")
@@ -67,6 +76,15 @@ def _indices(session: Session, batch: Any, size: int) -> list[int]:
     return [int(i) for i in batch[1].flatten()]
 
 
+def _has_its_images(batch: Any) -> bool:
+    """Whether every image holds its own index, as `Numbered` has it, in any shape."""
+    images, labels = batch
+    if not isinstance(images, Tensor) or images.numel() != labels.numel() * 784:
+        return False
+    rows = images.reshape(labels.numel(), 784).double()
+    return bool((rows == labels.reshape(-1, 1)).all())
+
+
 def _sizes(draws: Draws) -> tuple[int, int]:
     """A dataset that the batch size does not divide, and a batch size other than 64."""
     batch_size = draws.integer(5, 29)
@@ -75,11 +93,28 @@ def _sizes(draws: Draws) -> tuple[int, int]:
 
 @check("data-loader", "batches", 0.5)
 def test_batches(session: Session, draws: Draws) -> None:
-    """Every example once an epoch, in batches of `batch_size`."""
-    for _ in range(2):
-        size, batch_size = _sizes(draws)
-        for batches in _epochs(session, size, batch_size):
+    """Every example once an epoch, unchanged, in batches of `batch_size`."""
+    large = draws.integer(130, 300)
+    for size, batch_size in (_sizes(draws), (3 * large + draws.integer(1, large - 1), large)):
+        for batches in _epochs(session, size, batch_size, unchanged=True):
             _check_batches(session, draws, batches, size, batch_size)
+    _check_length(session, draws)
+
+
+def _check_length(session: Session, draws: Draws) -> None:
+    """A loader that knows its length knows of every batch of a dataset larger than MNIST."""
+    size, batch_size = draws.integer(60_001, 90_000), draws.integer(30, 300)
+    make = session.read("make_data_loader")
+    try:
+        loader = session.call(make, session.make("Numbered", size), batch_size)
+        seen = session.call(session.handle(loader, "__len__"))
+    except Stopped:
+        raise
+    except Unchecked:
+        return  # not every iterable has a length
+    if isinstance(seen, int) and seen < math.ceil(size / batch_size):
+        text = f"Of {size} examples, not all are in the {seen} batches of {batch_size}."
+        raise Wrong(text, "drops-data")
 
 
 def _list(numbers: set[int]) -> str:

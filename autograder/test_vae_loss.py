@@ -179,6 +179,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     cause = _kl_cause(session, draws, evidence)
     for term in (KL, TOTAL):
         _check_growth(session, draws, model, used, batch, cause, term)
+    if cause.right:
+        _check_near(session, draws, model, used, batch)
     x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
     for index in (0, -1):
         if not _depends(session, model, used, x, rec, q, index):
@@ -237,6 +239,17 @@ def _check_growth(
                 name = "The total" if term == TOTAL else "'kl_loss'"
                 text = f"{name} stops changing far from the prior: large values are cut off."
                 raise Wrong(text, "masks-nan")
+
+
+def _check_near(session: Session, draws: Draws, model: Model, used: Habits, batch: int) -> None:
+    """Next to the prior the KL is next to nothing."""
+    x, q = draws.images(batch), 0.05 * draws.normal(batch, 2 * model.nz)
+    answer = call_loss(session, model, used, x, x, q, KL)
+    mu, s = used.reading.halves(answer.q)
+    expected = float(losses.kl(Case(mu, s, x, x, 1.0, (0.0, 0.0, 0.0))))
+    if not abs(answer.values[KL] - expected) <= 0.05 * expected + 1e-4 * model.nz:
+        text = "'kl_loss' should fall to 0 as q comes near the prior: small values are cut off."
+        raise Wrong(text, "masks-nan")
 
 
 def _is_flat(values: list[float]) -> bool:

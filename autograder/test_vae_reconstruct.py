@@ -59,7 +59,7 @@ def _check(session: Session, draws: Draws, habits: Habits) -> None:
     sizes, layout = habits.sizes or Sizes(), habits.reading.layout or "mean-first"
     for training in (True, False):
         nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws, 1, 9)
-        model = Model(session, nz, 1.0, habits.heads)
+        model = Model(session, nz, draws.real(0.2, 3.0), habits.heads)
         model.mode(training)
         q = draw_code(draws, batch, nz)
         x = standins.image_of(q)

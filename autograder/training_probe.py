@@ -32,6 +32,7 @@ _UPDATE = {
     "share": "wrong-learning-rate",
     "criterion": "wrong-criterion",
     "scale": "wrong-criterion",
+    "inputs": "wrong-target",
     "target": "wrong-target",
     "frozen": "detached-gradient",
 }
@@ -67,9 +68,7 @@ _FRUITLESS = {
     "criterion": ("minus the mean square", "minus the total"),
     "steps": ("never",),
     "epochs": ("none",),
-    "target": tuple(
-        name for name in replay.TARGETS if name not in ("input", "rescaled input", "rounded input")
-    ),
+    "target": tuple({*replay.TARGETS} - {"input", *replay.INPUTS} | {"inverted input"}),
 }
 
 
@@ -189,6 +188,9 @@ class Trainer:
             if terms.numbers != "graph":  # the loop may be made for a loss that keeps its graph
                 with contextlib.suppress(Unchecked):
                     return self.find(session, draws, replace(terms, numbers="graph"))
+            found = self._without_single_batches(session, courses)
+            if found is not None:
+                return found
             raise self._explain_error(session, courses, error) from error
         if all(_untouched(t) for t in trials):
             text = f"`{self.name}` does not train the model that it is handed."
@@ -204,6 +206,19 @@ class Trainer:
                 found.evaluates = replay.changes_mode(found.late.course, found.late.state)
             found.unmoved = self._leaves_batches(session, courses[0])
         return found
+
+    def _without_single_batches(self, session: Session, courses: list[Course]) -> Findings | None:
+        """What is known of a training that raises where a pass is one batch, which it drops."""
+        try:
+            trials = [self.trial(session, course) for course in courses[1:]]
+        except Raised:
+            return None
+        states = [trial.state for trial in trials]
+        for which in _DROPPING:
+            recipe = Recipe(batches=which)
+            if replay.fits([t.course for t in trials], states, recipe):
+                return Findings(trials, recipe)
+        return None
 
     def _leaves_batches(self, session: Session, course: Course) -> bool:
         """Whether batches that are not on the device asked for reach the model.
@@ -284,6 +299,12 @@ class Trainer:
             return Unchecked(text, "wrong-signature")
         reads = session.reads(self.name)
         loaders = [n for n, kind in reads.items() if kind in ("value", "undefined")]
+        if "the graph a second time" in error.text or "by an inplace operation" in error.text:
+            text = (
+                f"In {error.where or 'your loop'} the backward pass meets an earlier step's graph:"
+            )
+            text = f"{text} each step needs a loss of its own batch alone."
+            return Unchecked(text, "gradients-accumulate")
         if "does not require grad" in error.text:
             text = f"{error.message} Something in the loop cuts the gradient."
             return Unchecked(text, "detached-gradient")
@@ -401,6 +422,9 @@ class Trainer:
         if aspect == "criterion":
             slug = _CRITERIA.get(value, slug)
             return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
+        if aspect == "inputs":
+            text = "as input and as target" if recipe.target == value else "as input"
+            return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)
         if aspect == "target":
             return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
         text = f"Part of the model does not move: {value}. No gradient reaches it, or no step."

@@ -216,6 +216,9 @@ class Model:
 
         What a failing constructor costs is charged in vae-forward.
         """
+        if self.session.misreads_arguments("VAE"):
+            with contextlib.suppress(Raised):
+                return self.session.call(kind, nz=self.nz, beta=self.beta)
         ways: list[Callable[[], Any]] = [
             lambda: self.session.call(kind, self.nz, self.beta),
             lambda: self.session.call(kind, self.nz),
@@ -401,13 +404,15 @@ class Habits:
 def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool]) -> Sizes | None:
     """Where something works: anywhere, with a variable set to nz, at one nz, at one batch size.
 
-    works: whether it works for (nz, batch); `Raised` inside it counts as no.
+    works: whether it works for (nz, batch); `Raised` inside it counts as no, unless memory lacks.
     """
 
     def attempt(nz: int, batch: int) -> bool:
         try:
             return works(nz, batch)
-        except Raised:
+        except Raised as error:
+            if error.misconception == "out-of-memory":  # that small sizes need less says nothing
+                raise
             return False
 
     def small() -> tuple[int, int]:
@@ -528,7 +533,7 @@ def evidence(
     sizes = habits.sizes or Sizes()
     nz = sizes.draw_nz(draws, 24, 48)
     batch = sizes.draw_batch(draws, 48, 63)
-    model = Model(session, nz, 1.0, habits.heads)
+    model = Model(session, nz, draws.real(0.2, 3.0), habits.heads)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-import definitions
+import absent
 
 _DEPTH = 3  # helper functions followed
 _LARGEST = 1024
@@ -41,7 +41,7 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
         return "module"
     if isinstance(value, torch.Tensor):
         return "tensor"
-    if isinstance(value, definitions.Absent):  # of a package that is not here: data, perhaps
+    if isinstance(value, absent.Absent):  # of a package that is not here: data, perhaps
         return None if value.__name__ == name else "value"
     return None if callable(value) or isinstance(value, types.ModuleType) else "value"
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+import absent
 import definitions
 import impersonation
 import reading
@@ -68,7 +69,9 @@ class Worker:
                 "ready": {
                     "broken": notebook.broken,
                     "errors": outcome.errors,
-                    "defined": [n for n in request["promised"] if n in outcome.namespace],
+                    "defined": [
+                        n for n in request["promised"] if _is_defined(n, outcome.namespace)
+                    ],
                     "variables": sorted({n for s in notebook.statements for n in s.binds})[:2000],
                     "fork": self.forks,
                 }
@@ -248,6 +251,11 @@ class Session:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
         kind = name.capitalize()
         found: Any = getattr(owner, name, None)
+        if found is None and isinstance(owner, torch.nn.Module):  # it may go by another name
+            own = self.namespace.get(kind)
+            found = next(
+                (m for m in owner.children() if isinstance(own, type) and isinstance(m, own)), None
+            )
         if not isinstance(getattr(found, "seen", None), standins.Record) or found.width != width:
             found = impersonation.of_width(self.namespace, kind, width)
             setattr(owner, name, found)
@@ -322,12 +330,35 @@ class Session:
         return list(inspect.signature(function).parameters)
 
 
-class LateDynamo(types.ModuleType):
+def _is_defined(name: str, namespace: dict[str, Any]) -> bool:
+    return name in namespace and not isinstance(namespace[name], absent.Absent)
+
+
+class Late(types.ModuleType):
+    """Stands in for a module until more is asked of it than it can say itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._real(), name)
+
+    def _real(self) -> types.ModuleType:
+        for name in [name for name, module in sys.modules.items() if isinstance(module, Late)]:
+            del sys.modules[name]
+        vars(torch).pop("_dynamo", None)
+        return importlib.import_module(self.__name__)
+
+
+class LateDynamo(Late):
     """Stands in for `torch._dynamo`, which takes longer to import than all of grading.
 
-    Every optimiser imports it only to say that it is not to be compiled. Whoever asks for more
-    than that gets the real module.
+    Every optimiser imports it only to say that it is not to be compiled.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__path__":  # its other modules need the real one
+            return self._real().__path__
+        return super().__getattr__(name)
 
     def graph_break(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is compiled, so nothing breaks."""
@@ -336,13 +367,13 @@ class LateDynamo(types.ModuleType):
         """Nothing is compiled: the function itself, or a decorator that returns it."""
         return fn if fn is not None else lambda inner: inner
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if sys.modules.get("torch._dynamo") is self:
-            del sys.modules["torch._dynamo"]
-            vars(torch).pop("_dynamo", None)
-        return getattr(importlib.import_module("torch._dynamo"), name)
+
+class LateDynamoUtils(Late):
+    """Stands in for `torch._dynamo.utils`, of which torchvision imports one function."""
+
+    def is_compile_supported(self, device_type: Any) -> bool:
+        """Nothing is compiled."""
+        return False
 
 
 def postpone_dynamo() -> None:
@@ -350,6 +381,7 @@ def postpone_dynamo() -> None:
     if "torch._dynamo" not in sys.modules:
         stand_in = LateDynamo("torch._dynamo")
         sys.modules["torch._dynamo"] = stand_in
+        sys.modules["torch._dynamo.utils"] = LateDynamoUtils("torch._dynamo.utils")
         torch._dynamo = stand_in
 
 
@@ -360,7 +392,7 @@ def _imitate_jupyter() -> None:
     try:
         import tqdm
     except ModuleNotFoundError:
-        tqdm = definitions.Absent("tqdm")
+        tqdm = absent.Absent("tqdm")
         sys.modules["tqdm"] = tqdm
     for name in ("tqdm.notebook", "tqdm.auto", "tqdm.autonotebook"):
         module = types.ModuleType(name)
