@@ -300,9 +300,8 @@ class Trainer:
         reads = session.reads(self.name)
         loaders = [n for n, kind in reads.items() if kind in ("value", "undefined")]
         if "the graph a second time" in error.text or "by an inplace operation" in error.text:
-            text = (
-                f"In {error.where or 'your loop'} the backward pass meets an earlier step's graph:"
-            )
+            where = error.where or "your loop"
+            text = f"In {where} the backward pass meets the graph of an earlier step:"
             text = f"{text} each step needs a loss of its own batch alone."
             return Unchecked(text, "gradients-accumulate")
         if "does not require grad" in error.text:
