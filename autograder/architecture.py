@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autograder import layers, networks, specs
+from autograder import layers, networks, referee, specs
 from autograder.compare import described
 from autograder.draws import Draws
 from autograder.layers import Layer
@@ -149,7 +148,7 @@ class Architecture:
         try:
             told = self._trace(session, draws, nz, max(batch, 2), True)
             network = networks.claimed(told)
-            before, found = layers.blocks(layers.read(network, told["input"]))
+            before, found = layers.blocks(referee.read(network, told["input"]))
             complete = isinstance(told.get("output"), Tensor)
             spec = self.spec if complete else self.spec[: len(found)]
             specs.compare_weights(found, spec)
@@ -202,7 +201,7 @@ class Architecture:
         self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
     ) -> None:
         x = self.inputs(draws, nz, batch)
-        if not networks.agree(network.run(x), session.call(module, x)):
+        if not networks.agree(referee.run(network, x), session.call(module, x)):
             raise Unconfirmed("its operations do not repeat")
 
     @staticmethod
@@ -274,7 +273,7 @@ class Architecture:
 
     def _layers(self, network: Network, x: Tensor) -> list[Layer]:
         try:
-            return layers.read(network, x)
+            return referee.read(network, x)
         except Unconfirmed as error:
             raise self._unconfirmed({}, error) from error
 
@@ -325,7 +324,7 @@ class Architecture:
         weights = draws.normal(*self._output_shape(made.network, x))
         session.ask("mode", made.module, False)
         theirs = session.ask("parameter_gradients", made.module, x, weights)
-        ours = made.network.gradients(x, weights)
+        ours = referee.gradients(made.network, x, weights)
         if not isinstance(theirs, list) or len(theirs) != len(ours):
             raise Unchecked("The parameters changed between two calls of the network.")
         for mine, yours in zip(ours, theirs, strict=True):
@@ -337,8 +336,7 @@ class Architecture:
 
     @staticmethod
     def _output_shape(network: Network, x: Tensor) -> tuple[int, ...]:
-        with torch.no_grad():
-            return tuple(network.run(x).shape)
+        return tuple(referee.run(network, x).shape)
 
 
 def sizes_written(session: Session, name: str) -> list[int]:

@@ -100,16 +100,16 @@ def judge(session: Session, draws: Draws, weights: Weights) -> Judgement:
         raise Wrong(text) from error
     session.ask("mode", model, False)
     encoder, decoder = (
-        learning.network(session, model, draws, part, weights.nz)
+        learning.running(session, model, draws, part, weights.nz)
         for part in (("encoder", ENCODER), ("decoder", DECODER))
     )
     digits = learning.digits("t10k")[:REAL]
     with torch.no_grad():
-        codes = torch.cat([encoder.run(x) for x in digits.split(learning.CHUNK)])
+        codes = torch.cat([encoder(x) for x in digits.split(learning.CHUNK)])
         mean, log_sigma = codes.double().chunk(2, 1)
         latents = draws.normal(SAMPLES, weights.nz).split(learning.CHUNK)
-        samples = torch.cat([decoder.run(z) for z in latents])
+        samples = torch.cat([decoder(z) for z in latents])
     found = quality.quality(samples, quality.moments(digits))
     kl = ((mean.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma).sum(1).mean()
-    reached = learning.error(encoder.run, decoder.run, digits, draws, weights.nz)
+    reached = learning.error(encoder, decoder, digits, draws, weights.nz)
     return Judgement(reached, float(kl), found.distance, found.entropy)

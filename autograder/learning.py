@@ -8,22 +8,23 @@ that no picture can pass beside the latent.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autograder import layers, networks, specs
+from autograder import layers, networks, referee, specs
 from autograder.architecture import Architecture
 from autograder.draws import Draws
-from autograder.networks import Network, Unconfirmed
+from autograder.networks import Unconfirmed
 from autograder.outcomes import Wrong
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
@@ -40,7 +41,7 @@ CHUNK = 100  # test digits at once
 NOISE = 1e-3  # added to each latent number
 
 
-@cache
+@functools.cache
 def digits(part: str) -> Tensor:
     """The bundled digits of a part, `train` or `t10k`; (N, 1, 28, 28) in [0, 1]."""
     content = gzip.decompress((HERE / "digits" / f"{part}-images-idx3-ubyte.gz").read_bytes())
@@ -48,7 +49,7 @@ def digits(part: str) -> Tensor:
     return pixels.view(-1, 1, 28, 28).float() / 255
 
 
-@cache
+@functools.cache
 def limit(kind: str) -> float:
     """The largest error on test digits that counts as learnt; kind: `ae` or `vae`."""
     return float(json.loads(CALIBRATION.read_text(encoding="utf-8"))[kind]["limit"])
@@ -125,10 +126,10 @@ class LearningRun:
         if device != "cpu":
             session.ask("move", model, "cpu")
         encoder, decoder = (
-            network(session, model, draws, part)
+            running(session, model, draws, part)
             for part in (("encoder", ENCODER), ("decoder", DECODER))
         )
-        return error(encoder.run, decoder.run, test_digits(draws), draws)
+        return error(encoder, decoder, test_digits(draws), draws)
 
     def _model(self, session: Session) -> Handle:
         """The student's own networks, in the student's own class where the task has one."""
@@ -148,10 +149,10 @@ class LearningRun:
         session.ask("call", session.read(self.trainer), arguments, {}, seconds=SECONDS)
 
 
-def network(
+def running(
     session: Session, model: Handle, draws: Draws, part: tuple[str, Architecture], nz: int = NZ
-) -> Network:
-    """A trained network of a model's, rebuilt on the host and as specified; raises `Wrong`.
+) -> Callable[[Tensor], Tensor]:
+    """A trained network of a model's, rebuilt and as specified; raises `Wrong`.
 
     part: the attribute's name, and what it should be. Its batches have CHUNK examples.
     """
@@ -162,11 +163,11 @@ def network(
     try:
         found = networks.claimed(told)
         fresh = architecture.inputs(draws, nz, CHUNK)
-        if not networks.agree(found.run(fresh), session.call(module, fresh)):
+        if not networks.agree(referee.run(found, fresh), session.call(module, fresh)):
             raise Unconfirmed("its operations do not repeat")
-        before, blocks = layers.blocks(layers.read(found, x))
+        before, blocks = layers.blocks(referee.read(found, x))
     except Unconfirmed as fault:
         raise Wrong(f"Once trained, the {name} could not be followed: {fault.reason}.") from fault
     specs.compare_weights(blocks, architecture.spec)
     specs.compare_rest(before, blocks, architecture.spec)
-    return found
+    return functools.partial(referee.run, found)

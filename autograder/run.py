@@ -69,6 +69,9 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     """
     import pytest
 
+    from autograder import referee
+
+    referee.start()  # it imports torch while the definitions run
     files = [str(HERE / f"test_{task.replace('-', '_')}.py") for task in tasks] or [str(HERE)]
     arguments = ["-c", str(HERE / "pytest.ini"), f"--rootdir={HERE}", "-p", "no:cacheprovider"]
     arguments += ["-p", "no:terminal", "-p", "no:logging", "-p", "no:faulthandler"]

@@ -6,11 +6,13 @@ folder in memory. It has no network, no environment, and no other file of this m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WORKER = Path(__file__).resolve().parent / "worker"
+PACKAGE = Path(__file__).resolve().parent
+WORKER = PACKAGE / "worker"
 MEMORY = 4 << 30  # bytes of address space beyond what torch itself takes
 FILE_SIZE = 64 << 20  # bytes
 PROCESSES = 64
@@ -27,6 +30,8 @@ _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cach
 # One thread, so that a worker can fork.
 _ALWAYS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+_BESIDE = (sys.executable, "-P", "-E", "-B")
+_INSIDE = (sys.executable, "-I", "-B")
 # No GPU, so that a notebook's `device` is the CPU.
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -59,23 +64,46 @@ def _probe() -> str | None:
 
 
 def launch(boxed: bool, device: str = "cpu") -> Launch:
-    """The command that starts a worker, inside a box or beside the host; device: cpu or cuda."""
+    """How a worker starts, inside a box or beside the host; device: cpu or cuda."""
     options: dict[str, Any] = {"memory": MEMORY, "file_size": FILE_SIZE, "device": device}
+    if not boxed:
+        return Launch([*_BESIDE, str(WORKER)], _environment(boxed, device), options)
+    options |= {"processes": PROCESSES, "alone": 1}
+    if _is_root():
+        options["uid"] = _nobody()
+    else:
+        options["processes"] += _own_processes()
+    box = _box(_gpu_nodes() if device == "cuda" else [])
+    command = [*box, "--", *_INSIDE, "/grader/worker"]
+    return Launch(command, _environment(boxed, device), options)
+
+
+def launch_referee(boxed: bool) -> Launch:
+    """How the referee starts, which repeats claims; see `referee`."""
+    folder = "/grader" if boxed else str(PACKAGE.parent)
+    code = (
+        f"import sys; sys.path.insert(0, {folder!r}); from autograder import referee as r; r.main()"
+    )
+    environment = _environment(boxed, "cpu")
+    if not boxed:
+        return Launch([*_BESIDE, "-c", code], environment, {})
+    box = _box(grader=True)
+    options = {"uid": _nobody()} if _is_root() else {}
+    return Launch([*box, "--", *_INSIDE, "-c", code], environment, options)
+
+
+def _environment(boxed: bool, device: str) -> dict[str, str]:
     environment = dict(os.environ if not boxed else _ENVIRONMENT) | _ALWAYS
     if device == "cpu":
         environment |= _NO_GPU
     elif "CUDA_VISIBLE_DEVICES" in os.environ:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    if not boxed:
-        return Launch([sys.executable, "-P", "-E", "-B", str(WORKER)], environment, options)
-    options |= {"processes": PROCESSES, "alone": 1}
-    if _is_root():
-        options["uid"] = 1_000_000_000 + secrets.randbelow(1_000_000_000)
-    else:
-        options["processes"] += _own_processes()
-    box = _box(_gpu_nodes() if device == "cuda" else [])
-    command = [*box, "--", sys.executable, "-I", "-B", "/grader/worker"]
-    return Launch(command, environment, options)
+    return environment
+
+
+def _nobody() -> int:
+    """A user that nobody else is."""
+    return 1_000_000_000 + secrets.randbelow(1_000_000_000)
 
 
 def _gpu_nodes() -> list[Path]:
@@ -99,8 +127,11 @@ def _own_processes() -> int:
     return count
 
 
-def _box(passed: Sequence[Path] = ()) -> list[str]:
-    """The command of the box; passed: device files that can be used inside."""
+def _box(passed: Sequence[Path] = (), grader: bool = False) -> list[str]:
+    """The command of the box; passed: device files that can be used inside.
+
+    grader: whether it holds the grader in place of a worker.
+    """
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
     if _is_root():  # the worker becomes nobody's user itself, and drops these with it
@@ -125,7 +156,8 @@ def _box(passed: Sequence[Path] = ()) -> list[str]:
     if passed:  # where CUDA looks for the cards
         command += ["--ro-bind", "/sys", "/sys"]
     command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
-    command += ["--perms", "0755", "--dir", "/grader", "--ro-bind", str(WORKER), "/grader/worker"]
+    held = (PACKAGE, "/grader/autograder") if grader else (WORKER, "/grader/worker")
+    command += ["--perms", "0755", "--dir", "/grader", "--ro-bind", *map(str, held)]
     # what bubblewrap made to hold these mounts belongs to whoever runs inside: memory without end
     command += [part for folder in _closed() for part in ("--remount-ro", folder)]
     return [*command, "--chdir", "/tmp"]
@@ -168,3 +200,12 @@ def _packages_to_hide() -> list[Path]:
         return []
     beside = Path(torch.origin).parents[1]
     return [beside / name for name in _HIDDEN if (beside / name).is_dir()]
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, and everything that it started."""
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,62 +16,16 @@ import torch
 
 from autograder import cgroups, contract, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
-from autograder.waiting import waited
+from autograder.waiting import Clock, waited
 from autograder.worker import wire
 from autograder.worker.wire import Handle, Ref
 
 STATEMENT_SECONDS = 20.0  # for one definition of the notebook, or for `import torch`
 ANSWER_SECONDS = 20.0  # for one answer of a session
-PATIENCE = 4.0  # times as long, at most, where the machine is busy with other things
 DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
-
-
-class _Clock:
-    """Calls `ring` when something runs for too long; a read that blocks cannot look itself.
-
-    waited: seconds that what is timed has waited for a core so far; these are added, up to
-    PATIENCE times what was allowed.
-    """
-
-    def __init__(self, ring: Callable[[], None], waited: Callable[[], float]) -> None:
-        self.ring, self.waited, self.stopped = ring, waited, False
-        self.begun, self.deadline, self.latest = math.inf, math.inf, math.inf
-        self._thread: threading.Thread | None = None
-
-    @contextlib.contextmanager
-    def running(self, seconds: float) -> Iterator[None]:
-        """Ring if the block takes longer than `seconds`."""
-        self.stopped = False
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        self.begun = time.monotonic()
-        self.latest = self.begun + PATIENCE * seconds
-        self.deadline = self.begun + seconds
-        try:
-            yield
-        finally:
-            self.begun = self.deadline = math.inf
-
-    def _watch(self) -> None:
-        noted, before = 0.0, 0.0  # of what has been running for a while: its start, its waiting
-        while not self.stopped:
-            time.sleep(0.2)
-            now, begun = time.monotonic(), self.begun
-            if now < begun + 1.0:
-                continue
-            if noted != begun:
-                noted, before = begun, self.waited()
-            if now > self.deadline:
-                added, before = self.waited() - before, self.waited()
-                if added > 0.01 and now < self.latest:
-                    self.deadline = min(now + added, self.latest)
-                else:
-                    self.deadline = math.inf
-                    self.ring()
 
 
 @dataclass
@@ -116,7 +67,7 @@ class Submission:
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
         self._left = NOTEBOOK_SECONDS
-        self._clock = _Clock(self._time_out, self._waited)
+        self._clock = Clock(self._time_out, self._waited)
         self.launch()
 
     def launch(self) -> None:
@@ -202,7 +153,7 @@ class Submission:
     def _time_out(self) -> None:
         self._slow = True
         if self._process is not None:
-            _kill(self._process)
+            sandbox.kill(self._process)
 
     def close(self) -> None:
         """End the worker and everything that it started."""
@@ -211,7 +162,7 @@ class Submission:
         self._clock.stopped = True
         if process is None:
             return
-        _kill(process)
+        sandbox.kill(process)
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
@@ -471,14 +422,6 @@ def _position(told: object) -> tuple[int, int] | None:
 
 def _cannot_keep(value: object) -> Handle:
     raise TypeError(f"the host cannot send {type(value).__name__}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _debugging() -> str | None:

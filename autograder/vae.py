@@ -479,11 +479,14 @@ def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits
 
 
 def _follows_images(session: Session, draws: Draws, sizes: Sizes) -> bool:
-    """Whether the q of a class with heads is a function of the images, in every column."""
+    """Whether the q of a class with heads is a function of the encoder's codes, in every column."""
     nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, 48, 63)
     model, code = Model(session, nz, 1.0, heads=True), draw_code(draws, batch, nz)
-    first, second = (model.forward(code).q for _ in range(2))
-    return close(first, second) and bool((first.std(0) > 1e-3).all())
+    first, second = (model.forward(code) for _ in range(2))
+    leaves = [Ref(first.codes, (i,)) for i in range(*first.coded)]
+    told = session.gradients(Ref(first.handle, ("q",)), leaves)
+    reached = any(g is not None and bool((g != 0).any()) for g in told)
+    return reached and close(first.q, second.q) and bool((first.q.std(0) > 1e-3).all())
 
 
 def _is_promised(call: Forward) -> bool:

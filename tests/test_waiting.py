@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder.submission import PATIENCE, _Clock
+from autograder.waiting import PATIENCE, Clock
 from autograder.waiting import waited
 
 SPIN = """
@@ -46,7 +46,7 @@ def test_a_process_that_is_gone_has_not_waited() -> None:
 @pytest.mark.parametrize(("starved", "least"), [(0.0, 1.2), (0.9, 1.2 * PATIENCE * 0.8)])
 def test_time_without_a_core_is_added(starved: float, least: float) -> None:
     begun, rung = time.monotonic(), threading.Event()
-    clock = _Clock(rung.set, lambda: starved * (time.monotonic() - begun))
+    clock = Clock(rung.set, lambda: starved * (time.monotonic() - begun))
     with clock.running(1.2):
         assert rung.wait()
     assert time.monotonic() - begun >= least
