@@ -362,6 +362,8 @@ def _name_pairs(before: Tensor, after: Tensor) -> str | None:
         fits = torch.allclose(after[negative], slope * before[negative], atol=1e-5)
         if 0 < slope < 1 and fits:
             return "LeakyReLU"
+        if slope not in (0, 1) and fits:
+            return f"LeakyReLU with a slope of {slope:.3g}"
     for name, function in _KNOWN.items():
         if torch.allclose(after, function(before), atol=1e-5):
             return name

@@ -57,12 +57,13 @@ class Terms:
     """What kind of thing the student's `VAE.loss` returns beside the total.
 
     numbers: graph, detached or float. extra: further keys, and what each holds. outputs: further
-    keys of what forward returns.
+    keys of what forward returns. swapped: whether the loss takes outputs before x.
     """
 
     numbers: str = "graph"
     extra: dict[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,13 +192,16 @@ def draw_long(draws: Draws, kind: str, terms: Terms) -> Course:
 PASSES = 16
 
 
+LARGE = 70  # examples in a batch: more than 64
+
+
 def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
-    """A course of many passes on which the weights move as ever, and the loss hardly does.
+    """A course of many passes over large batches that moves weights as ever, and the loss hardly.
 
     The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
     the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
     """
-    course = draw_course(draws, kind, terms, 18, 9, PASSES, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, 2 * LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
     course.state["decoder.0.bias"] -= 8.0
     course.state["decoder.0.weight"] *= 0.3
     for name in ("encoder.2.weight", "encoder.2.bias"):

@@ -362,7 +362,18 @@ def test_total(session: Session, draws: Draws, habits: Habits) -> None:
     if slug is not None:
         text = f"The total should be rec_loss + beta * kl_loss; yours is {words}."
         raise Wrong(text, _beta_variable(session, draws, evidence) or slug or None)
+    _check_without_beta(session, draws, evidence)
     _check_gradient(session, draws, evidence, habits.reading.right)
+
+
+def _check_without_beta(session: Session, draws: Draws, evidence: Evidence) -> None:
+    """With beta = 0 the total is the reconstruction error alone."""
+    nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
+    x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
+    model = Model(session, nz, 0.0)
+    total, error, _ = call_loss(session, model, evidence.used, x, rec, q, TOTAL).values
+    if math.isfinite(error) and not math.isclose(total, error, rel_tol=1e-3, abs_tol=1e-6):
+        raise Wrong("With beta = 0 the total should be rec_loss alone.", "beta-ignored")
 
 
 def _beta_variable(session: Session, draws: Draws, evidence: Evidence) -> str | None:

@@ -80,6 +80,7 @@ class Trial:
     state: State
     returned: Any
     cleared: bool  # no gradients were left at the end
+    reseeded: bool = False  # whether a random number came twice
 
     @property
     def differentiated(self) -> bool:
@@ -154,6 +155,7 @@ class Trainer:
         if self.kind == "TinyVariational":
             terms = course.terms
             arguments = (3, course.beta, terms.numbers, terms.extra, list(terms.outputs))
+            arguments += (terms.swapped,)
         model = session.make(self.kind, *arguments)
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
@@ -170,7 +172,10 @@ class Trainer:
             notes=(*_notes(session.attribute(model, "noted")), end),
             told=_told(session.attribute(model, "stepped")),
         )
-        return Trial(course, state, returned, cleared is True)
+        drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
+        numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
+        reseeded = len(set(numbers)) < len(numbers)
+        return Trial(course, state, returned, cleared is True, reseeded)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""
@@ -469,6 +474,9 @@ class Trainer:
         if findings.unmoved:
             text = "The batches of the loader are not moved to the `device` that is asked for."
             raise Wrong(text, "hard-coded-device")
+        if any(trial.reseeded for trial in findings.trials):
+            text = "The random numbers are the same at every step: set no seed in the loop."
+            raise Wrong(text, "frozen-noise")
 
     def _stepping_fault(
         self, session: Session, findings: Findings, recipe: Recipe, aspect: str, slug: str

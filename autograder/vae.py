@@ -504,7 +504,7 @@ def _learn_terms(session: Session, draws: Draws, habits: Habits) -> Terms:
         call = model.forward(draw_code(draws, batch, nz))
         if isinstance(call.output, dict):
             further = tuple(k for k in call.output if isinstance(k, str) and k not in ("q", "rec"))
-        told = model.call("loss", call.x, Ref(call.handle))
+        told, swapped = _call_loss(model, call)
     except Unchecked:
         return Terms(outputs=further)
     terms = told[1] if isinstance(told, tuple | list) and len(told) == 2 else None
@@ -516,7 +516,18 @@ def _learn_terms(session: Session, draws: Draws, habits: Habits) -> Terms:
         kinds.pop() if len(kinds) == 1 else "graph",
         {k: _meaning(v, values) for k, v in values.items() if k not in ("rec_loss", "kl_loss")},
         further,
+        swapped,
     )
+
+
+def _call_loss(model: Model, call: Forward) -> tuple[Any, bool]:
+    """What the loss returns, and whether it takes outputs before x."""
+    try:
+        return model.call("loss", call.x, Ref(call.handle)), False
+    except Stopped:
+        raise
+    except Unchecked:
+        return model.call("loss", Ref(call.handle), call.x), True
 
 
 def _kind_of_number(value: Any) -> str:

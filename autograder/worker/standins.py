@@ -195,14 +195,17 @@ class TinyVariational(nn.Module):
         numbers: str = "graph",
         extra: dict[str, str] | None = None,
         outputs: list[str] | None = None,
+        swapped: bool = False,
     ) -> None:
         """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
 
         extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
-        outputs: further keys of what forward returns, for a loop that logs them.
+        outputs: further keys of what forward returns, for a loop that logs them. swapped: whether
+        the loss takes outputs before x, as a loop was written for.
         """
         super().__init__()
-        self.outputs = outputs or []
+        self.outputs, self.swapped = outputs or [], swapped
+        self.drawn: list[float] = []  # a random number of every forward pass: none is to come twice
         self.nz, self.beta = nz, beta
         self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
@@ -212,12 +215,15 @@ class TinyVariational(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
+        self.drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
         further = dict.fromkeys(self.outputs, q[:, : self.nz])
         return {**further, "q": q, "rec": self.decoder(torch.tanh(q))}
 
     def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
+        if self.swapped:
+            x, outputs = outputs, x  # type: ignore[assignment]
         first = (x - outputs["rec"]).abs().pow(1.5).mean()
         second = outputs["q"].pow(4).mean()
         total = first + self.beta * second
@@ -231,8 +237,9 @@ class TinyVariational(nn.Module):
         return term.detach() if self.numbers == "detached" else term.item()
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """x: (B, 1, 28, 28) to the same shape."""
-        return self.forward(x)["rec"]
+        """x: (B, 1, 28, 28) to the same shape; other images than forward makes."""
+        image: Tensor = self.decoder(torch.tanh(0.5 * self.encoder(x)))
+        return image
 
 
 class Numbered(Dataset[tuple[Tensor, int]]):
