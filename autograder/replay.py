@@ -384,14 +384,16 @@ _EPOCHS: dict[str, Callable[[int], int]] = {
     **{str(k): functools.partial(_fixed, k) for k in (2, 3, 5, 10, 20)},
 }
 AT_STEPS = ("after a step", "after a step of means")  # the steps that are noted, and no others
+PART_MODES = ("eval in the encoder", "eval in the decoder")
+PARTS_CLEARED = ("the encoder's alone", "the decoder's alone")
 _CHOICES: dict[str, list[str]] = {
     "optimiser": list(OPTIMISERS),
     "target": [name for name in TARGETS if name != "input"],
     "renewed": ["epoch", "batch"],
     "share": ["batches", "epochs"],
     "decay": [NOTED],
-    "mode": ["eval", NOTED],
-    "clears": ["never", "epoch", "once", *AT_STEPS],
+    "mode": ["eval", NOTED, *PART_MODES],
+    "clears": ["never", "epoch", "once", *PARTS_CLEARED, *AT_STEPS],
     "steps": ["never", "epoch", "end", "delayed", "twice", "last batch left out", "every other"],
     "batches": [
         "first",
@@ -412,7 +414,7 @@ def train(
 ) -> Trained:
     """Train the tiny model by a recipe; `watch` is told every step's number and the model."""
     model = course.model()
-    model.train(recipe.mode == "train")
+    _set_mode(model, recipe.mode)
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
     batches, pending, rate = course.batches, False, course.rate
     if recipe.decay != NOTED:
@@ -439,8 +441,8 @@ def train(
                 optimiser = made()
             if recipe.steps == "delayed" and pending:
                 optimiser.step()
-            if recipe.clears == "batch":
-                model.zero_grad()
+            if recipe.clears in _CLEARED:
+                _CLEARED[recipe.clears](model).zero_grad()
             if recipe.mode == NOTED:
                 note = course.note(len(losses["total"]))
                 model.train(note is None or note.training)
@@ -466,6 +468,22 @@ def train(
         if recipe.steps == "end" and epoch == course.epochs - 1:
             optimiser.step()
     return Trained({k: v.detach().clone() for k, v in model.state_dict().items()}, losses)
+
+
+# what is cleared at every batch
+_CLEARED: dict[str, Callable[[Any], Any]] = {
+    "batch": lambda model: model,
+    "the encoder's alone": lambda model: model.encoder,
+    "the decoder's alone": lambda model: model.decoder,
+}
+
+
+def _set_mode(model: Any, mode: str) -> None:
+    """Train or eval mode, or eval mode of a part alone."""
+    model.train(mode != "eval")
+    for part in ("encoder", "decoder"):
+        if mode == f"eval in the {part}":
+            getattr(model, part).eval()
 
 
 def _step_as_noted(optimiser: Any, model: Any, goal: Note | None) -> None:
@@ -755,6 +773,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
                 yield replace(recipe, mode=mode, epochs=epochs, steps=steps)
     yield from (Recipe(batches=which) for which in ("all but the last", "all but the first"))
     yield Recipe(batches="each twice")
+    yield from (Recipe(mode=mode) for mode in PART_MODES)
 
 
 def _deviating(*chosen: tuple[str, str], base: Recipe | None = None) -> Recipe:

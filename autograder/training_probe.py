@@ -483,14 +483,17 @@ class Trainer:
     ) -> Wrong:
         value = getattr(recipe, aspect)
         if aspect == "mode":
-            some = "" if value == "eval" else ", for some of the steps"
-            return Wrong(f"The model is in eval mode while it trains{some}.", slug)
+            whose = f"The {value.split()[-1]}" if value in replay.PART_MODES else "The model"
+            some = ", for some of the steps" if value == replay.NOTED else ""
+            return Wrong(f"{whose} is in eval mode while it trains{some}.", slug)
         courses = [t.course for t in findings.trials]
         if recipe.clears in replay.AT_STEPS and all(c.steps_once_a_pass for c in courses):
             return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
         if recipe.clears in replay.AT_STEPS:
             text = "Gradients of several batches are summed for one step; each batch has its own."
             return Wrong(text, "gradients-accumulate")
+        if aspect == "clears" and value in replay.PARTS_CLEARED:
+            return Wrong(f"Not all gradients are cleared: {value}.", slug)
         if aspect == "clears":
             return Wrong("Gradients of earlier batches are still there at a step.", slug)
         if aspect == "batches":

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograder.worker import definitions
+from tests.system import worker_module
 
 
-def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> definitions.Outcome:
+definitions = worker_module("definitions")
+
+
+def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> Any:
     sources = list(cells)
     notebook = definitions.read(sources, lambda cell, index: True)
     chosen = definitions.needed(notebook, set(promised), {"train_vae"})

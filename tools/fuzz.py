@@ -29,9 +29,12 @@ import torch
 from rich.progress import Progress
 
 from autograder import notebook, submission
-from autograder.worker import definitions, wire
+from autograder.worker import wire
 from tests import corpus
 from tests.mutants import REFERENCE
+from tests.system import worker_module
+
+definitions = worker_module("definitions")
 
 SLOW = 5.0  # seconds; a case takes less than a hundredth of one
 BATCH = 5000  # cases of one process at a time
