@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -219,7 +220,7 @@ class Architecture:
             if number not in names:
                 raise Unconfirmed("its weights have no names")
             if old.is_floating_point():
-                spread = 0.3 if old.dim() < 2 else (old[0].numel() or 1) ** -0.5
+                spread = 0.3 if old.dim() < 2 else max(math.prod(old.shape[1:]), 1) ** -0.5
                 values[number] = old + (spread * draws.normal(*old.shape)).to(old.dtype)
         session.ask("put", module, {names[number]: value for number, value in values.items()})
         return network.with_values(values)

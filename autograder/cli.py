@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import secrets
 import sys
@@ -102,6 +103,9 @@ def _grade(parsed: argparse.Namespace) -> int:
         return _refuse(f"{parsed.notebook}: the grader failed, please report it: {error}")
     finally:
         submission.close()
+    for stream in (sys.stdout, sys.stderr):  # a student's words in a terminal of few letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     report.show(grading.grade, sys.stdout)
     for fault in grading.grade.faults:
         line = f"{parsed.notebook}: {fault.task}/{fault.id}: {fault.message}"

@@ -14,7 +14,7 @@ from autograder import contract, devices, report, sandbox, weights_file
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import NotebookError, read
-from autograder.outcomes import Stopped, Unchecked, Wrong
+from autograder.outcomes import Stopped, Wrong
 from autograder.run import Run
 from autograder.submission import Session, Submission, undefined
 from autograder.vae import Habits, learn_habits
@@ -175,6 +175,6 @@ def habits(run: Run) -> Habits:
         try:
             with run.submission.session(draws.integer(0, 2**62)) as opened:
                 run.habits = learn_habits(opened, draws)
-        except Unchecked:
+        except Exception:  # a hint: the checks that follow say what is wrong
             run.habits = Habits()
     return run.habits

@@ -72,17 +72,24 @@ def _drawn(draws: Draws, images: Tensor, count: int) -> Tensor:
     return images[torch.randperm(len(images), generator=draws.torch)[:count]]
 
 
-def error(encoder: Any, decoder: Any, images: Tensor, draws: Draws, nz: int = NZ) -> float:
+def error(encoder: Any, decoder: Any, digits: Tensor, draws: Draws, nz: int = NZ) -> float:
     """The mean squared error of decoding the first nz numbers of each code, with noise on them.
 
     encoder: (CHUNK, 1, 28, 28) to (CHUNK, nz) or (CHUNK, 2 nz); decoder: (CHUNK, nz) to images.
     """
     errors = []
     with torch.no_grad():
-        for x in images.split(CHUNK):
-            z = encoder(x)[:, :nz]
-            z = z + NOISE * draws.normal(*z.shape)
-            errors.append((decoder(z) - x).double().square().mean())
+        for x in digits.split(CHUNK):
+            code = encoder(x)
+            if tuple(code.shape) not in ((len(x), nz), (len(x), 2 * nz)):
+                raise Wrong("The codes of a trained encoder should be (B, nz).", "wrong-shape")
+            z = code[:, :nz] + NOISE * draws.normal(len(x), nz)
+            images = decoder(z)
+            if images.shape != x.shape:
+                raise Wrong(
+                    "The images of a trained decoder should be (B, 1, 28, 28).", "wrong-shape"
+                )
+            errors.append((images - x).double().square().mean())
     return float(torch.stack(errors).mean())
 
 

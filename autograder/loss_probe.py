@@ -54,7 +54,7 @@ def _images(call: Forward) -> Tensor:
     if call.keeps_image and call.z is not None:
         image: Tensor = standins.Decoder(call.z.shape[1])(call.z.float()).detach()
         return image
-    if isinstance(call.rec, Tensor):
+    if isinstance(call.rec, Tensor) and call.rec.numel() == call.x.numel():
         return plain(call.rec).reshape(call.x.shape)
     raise Unchecked("`forward` returns no images that the loss could look at.", "wrong-return")
 

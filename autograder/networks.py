@@ -239,8 +239,11 @@ def _contributing(operations: list[Operation], result: int) -> list[Operation]:
     memory: dict[int, int] = {}  # of a view: the tensor that it shares memory with
 
     def base(number: int) -> int:
+        way = []
         while number in memory:
+            way.append(number)
             number = memory[number]
+        memory.update(dict.fromkeys(way, number))  # so that long chains are gone along once
         return number
 
     for operation in operations:
@@ -276,7 +279,10 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
         raise RuntimeError("not among the operations of a network")
     if time.monotonic() > _ends[-1]:
         raise RuntimeError(f"its operations take more than {SECONDS_LIMIT:g} seconds")
-    function = getattr(getattr(torch.ops.aten, operation.name), operation.overload)
+    packet = getattr(torch.ops.aten, operation.name)
+    if operation.overload not in packet.overloads():
+        raise RuntimeError("no such overload")
+    function = getattr(packet, operation.overload)
     if not _writes_as_told(operation.name, function):
         raise RuntimeError("it writes where nobody would look")
     args = [_argument(a, tensors) for a in operation.args]

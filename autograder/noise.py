@@ -99,7 +99,7 @@ def are_independent(calls: list[Tensor]) -> bool:
 def sharing(calls: list[Tensor]) -> str | None:
     """How draws are shared: frozen, by a whole call, batch or vector, or not at all (None).
 
-    calls: each (B, nz) with B and nz above 1, at least two of one shape.
+    calls: each (B, nz) with B and nz above 1; frozen needs two of one shape.
     """
     for first, second in itertools.pairwise(calls):
         if first.shape == second.shape and _same(first, second):
@@ -116,7 +116,7 @@ def sharing(calls: list[Tensor]) -> str | None:
 def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
     """The draws without their copies."""
     if shared == "frozen":
-        inner = sharing([calls[0], calls[0] + 1])
+        inner = sharing(calls[:1])
         return distinct(calls[:1], inner)
     if shared == "call":
         return torch.stack([c[0, 0] for c in calls])

@@ -7,7 +7,8 @@ import unicodedata
 from autograder.contract import MISCONCEPTIONS
 
 TEXT_LIMIT = 1000  # characters of a message
-_COMMANDS = {"::": ": :", "##[": "## ["}  # by which a log gives orders to GitHub's runner
+# by which a log gives orders to what runs CI: GitHub's, Azure's and TeamCity's
+_COMMANDS = (("::", ": :"), ("##", "# #"))
 
 
 def printable(text: str) -> str:
@@ -17,7 +18,7 @@ def printable(text: str) -> str:
     """
     line = " ".join(text[: 2 * TEXT_LIMIT].split())
     kept = "".join(c if unicodedata.category(c)[0] != "C" else "�" for c in line)
-    for command, harmless in _COMMANDS.items():
+    for command, harmless in _COMMANDS:
         while command in kept:
             kept = kept.replace(command, harmless)
     return kept if len(kept) <= TEXT_LIMIT else f"{kept[:TEXT_LIMIT]}…"

@@ -40,7 +40,7 @@ class Run:
     seed: int
     shows_table: bool = False
     learning: bool = True
-    weights: bytes | None = None
+    weights: bytes | None = field(default=None, repr=False)
     device: str = "cpu"
     progress: Callable[[], None] = lambda: None
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end

@@ -133,6 +133,8 @@ def compare_rest(
         if step.kind != "crop":
             raise _extra(step, "before the first layer")
     pairs = _align(found, spec)
+    if not any(block and row and row.kind != "linear" for block, row in pairs):
+        raise Wrong("None of the layers that are to be normalised is there.", "missing-layer")
     for index, (block, row) in enumerate(pairs):
         if block is None or row is None:
             continue

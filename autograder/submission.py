@@ -183,12 +183,22 @@ class Submission:
             yield session
         finally:
             if session.opened and self._process is not None:
-                with contextlib.suppress(Stopped):
+                with contextlib.suppress(Stopped), self._charged():
                     self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
 
     def open(self, seed: int) -> None:
         """Open a session in the worker."""
-        self._exchange({"seed": seed}, [], self.answer_seconds, "open")
+        with self._charged():
+            self._exchange({"seed": seed}, [], self.answer_seconds, "open")
+
+    @contextlib.contextmanager
+    def _charged(self) -> Iterator[None]:
+        """Count the block as time of the notebook's."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - began
 
     def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""

@@ -20,6 +20,8 @@ from autograder.test_vae_forward import raise_noise
 from autograder.vae import decoded, follows, seen_by
 from autograder.worker.wire import Handle
 
+MOST = 1000  # images of one call; the checks ask for fewer
+
 
 @dataclass
 class Call:
@@ -32,9 +34,14 @@ class Call:
 
     def matching(self, nz: int) -> Tensor | None:
         """The latents of the images, decoded at once or one after the other."""
-        whole = decoded(self.latents, self.images, nz)
+        count = len(self.images) if isinstance(self.images, Tensor) and self.images.dim() else 0
+        if count > MOST:
+            return None
+        whole = decoded(self.latents, self.images, nz, count)
         flat = [z for z in self.latents if z.dim() == 2 and z.shape[1] == nz]
-        return decoded([torch.cat(flat)], self.images, nz) if whole is None and flat else whole
+        if whole is not None or not flat:
+            return whole
+        return decoded([torch.cat(flat)], self.images, nz, count)
 
 
 def _sample(session: Session, count: int, nz: int) -> Call:

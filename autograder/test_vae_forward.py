@@ -61,7 +61,7 @@ def _check_constructor(session: Session, nz: int, beta: float) -> None:
             raise Wrong("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         beta_seen = session.attribute(made, "beta")
         seen = number(beta_seen)
-        if seen is None or abs(seen - expected) > 1e-6 * max(1.0, expected):
+        if seen is None or not abs(seen - expected) <= 1e-6 * max(1.0, expected):
             raise Wrong(
                 f"`VAE` made with beta = {expected:g} has `.beta` = {seen}.", "beta-ignored"
             )

@@ -174,6 +174,8 @@ def _size_variable(session: Session, draws: Draws, used: Habits) -> str | None:
 def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     """No term hides values that are infinite or undefined, or cuts off large ones."""
     evidence = _evidence(session, draws, habits, KL)
+    if not all(math.isfinite(case.values[KL]) for case in evidence.cases):
+        raise Wrong("'kl_loss' is infinite or undefined for ordinary outputs.")
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, used = Model(session, nz, 1.0), evidence.used
     cause = _kl_cause(session, draws, evidence)
@@ -358,6 +360,8 @@ def _takes_outputs_first(session: Session, draws: Draws) -> bool:
 def test_total(session: Session, draws: Draws, habits: Habits) -> None:
     """The total is rec_loss + beta * kl_loss, and its gradient reaches q and rec."""
     evidence = _evidence(session, draws, habits, TOTAL)
+    if not all(math.isfinite(case.values[TOTAL]) for case in evidence.cases):
+        raise Wrong("The total is infinite or undefined for ordinary outputs.")
     slug, words = losses.explain_total(evidence.cases)
     if slug is not None:
         text = f"The total should be rec_loss + beta * kl_loss; yours is {words}."

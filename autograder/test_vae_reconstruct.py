@@ -157,7 +157,7 @@ def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:
     latents = model.latents()[before:]
     if not isinstance(image, Tensor):
         return code_of(x, q), None
-    return code_of(x, q), decoded(latents, image, q.shape[1] // 2)
+    return code_of(x, q), decoded(latents, image, q.shape[1] // 2, len(q))
 
 
 def _reading(calls: list[tuple[Tensor, Tensor | None]]) -> Reading:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -230,8 +232,7 @@ class Trainer:
 
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
-        cells = _cells_behind(self.name, session.submission.cells)
-        if any(".cuda(" in line.partition("#")[0] for c in cells for line in c.split("\n")):
+        if any(map(_calls_cuda, _cells_behind(self.name, session.submission.cells))):
             return False
         try:
             self.trial(session, course, elsewhere=True)
@@ -553,6 +554,17 @@ class Trainer:
             )
 
 
+def _calls_cuda(cell: str) -> bool:
+    """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nodes = list(ast.walk(ast.parse(cell)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # magics
+        return ".cuda(" in cell
+    return any(isinstance(node, ast.Attribute) and node.attr == "cuda" for node in nodes)
+
+
 def _cells_behind(name: str, cells: list[str]) -> list[str]:
     """The cells that define a function, or what is named in such a cell, and so on."""
     found: list[str] = []
@@ -586,7 +598,7 @@ def _told(rows: Any) -> tuple[Told, ...]:
         if not isinstance(row, list) or len(row) != 3 or not isinstance(row[2], dict):
             return ()
         step, kind, options = row
-        if not isinstance(step, int) or kind not in replay.KINDS:
+        if not isinstance(step, int) or not isinstance(kind, str) or kind not in replay.KINDS:
             return ()
         chosen = {k: options[k] for k in replay.OPTIONS if _is_option(options.get(k))}
         found.append(Told(step, kind, chosen))
@@ -654,12 +666,12 @@ def _is_like(state: dict[Any, Any], first: State) -> bool:
 def _learns_throughout(findings: Findings) -> bool:
     """Whether a training that nothing explains still does what training is for.
 
-    Batch norm counted every batch of every pass, or that many gradients reached the weights, and
-    on the host the weights lower the promised loss at least half as far as the promised training
-    does: a count alone could be set.
+    As many gradients reached the weights as there are batches in all passes, the weights changed
+    after each, and on the host they lower the promised loss at least half as far as the promised
+    training does: a count alone could be set.
     """
     return all(
-        t.course.epochs * len(t.course.batches) in (_forward_passes(t), len(t.course.notes) - 1)
+        t.course.epochs * len(t.course.batches) == len(t.course.notes) - 1 == len(t.course.steps)
         and _learned(t)
         for t in findings.trials
     )

@@ -128,7 +128,7 @@ class Forward:
     def z(self) -> Tensor | None:
         """The latent that was decoded into `rec`; the last of its size if `rec` was changed."""
         nz = self.q.shape[1] // 2
-        found = decoded(self.latents, self.rec, nz)
+        found = decoded(self.latents, self.rec, nz, len(self.q))
         fitting = [z for z in self.latents if tuple(z.shape) == (len(self.q), nz)]
         if found is None and fitting and follows(self.rec, fitting[-1]):
             return fitting[-1]
@@ -137,7 +137,7 @@ class Forward:
     @property
     def keeps_image(self) -> bool:
         """Whether `rec` is what the decoder gave."""
-        return decoded(self.latents, self.rec, self.q.shape[1] // 2) is not None
+        return decoded(self.latents, self.rec, self.q.shape[1] // 2, len(self.q)) is not None
 
 
 def _find_images(value: Any, batch: int, depth: int = 0) -> tuple[str | int, ...] | None:
@@ -155,11 +155,11 @@ def _find_images(value: Any, batch: int, depth: int = 0) -> tuple[str | int, ...
     return None
 
 
-def decoded(latents: list[Tensor], image: Any, nz: int) -> Tensor | None:
-    """Which of the latents that the stand-in decoder saw gives this image."""
+def decoded(latents: list[Tensor], image: Any, nz: int, batch: int) -> Tensor | None:
+    """Which of the latents (batch, nz) that the stand-in decoder saw gives these images."""
     shape = tuple(image.shape) if isinstance(image, Tensor) else ()
     for z in reversed(latents):
-        fits = z.dim() == 2 and z.shape[1] == nz and shape == (len(z), 1, 28, 28)
+        fits = tuple(z.shape) == (batch, nz) and shape == (batch, 1, 28, 28)
         if fits and close(image, standins.Decoder(nz)(z.float())):
             return z
     return None

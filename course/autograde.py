@@ -22,6 +22,7 @@ from traitlets import Bool, Integer, List
 
 from autograder import sandbox, weights_file
 from autograder.notebook import NotebookError, load, locate_answers, words
+from autograder.outcomes import printable
 from course import submitted, verdicts
 from course.rebuild import Graded, rebuild
 from course.submitted import Submission
@@ -176,7 +177,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             try:
                 arguments["timestamp"] = utils.parse_utc(told)
                 (copies / "timestamp.txt").write_text(told, encoding="utf-8")
-            except ValueError:
+            except Exception:  # whatever a date can be wrong by
                 self.log.warning("%s: timestamp.txt holds no time, so it is ignored", folder)
         with Gradebook(self.coursedir.db_url, self.coursedir.course_id) as gradebook:
             gradebook.update_or_create_student(student_id)
@@ -185,8 +186,10 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
                 self.log.warning("%s is %s seconds late", booked, booked.total_seconds_late)
         for path in submitted.kept_files(self._found[self.notebooks[0]]):
             target = copies / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if any(f"{name}.ipynb" in target.parts for name in self._cells):
+                continue  # a folder where the notebook's copy goes
             try:
+                target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
             except OSError as error:
                 self.log.warning("%s: not copied (%s)", path, error.strerror)
@@ -198,7 +201,7 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         found = self._found[notebook_filename]
         cells, verdict, notes = self._chosen(found, f"{name}.ipynb")
         for note in notes:
-            self.log.warning("%s: %s", notebook_filename, note)
+            self.log.warning("%s: %s", printable(notebook_filename), note)
         self._log_faults(notebook_filename, verdict)
         node = self._rebuilt(cells, name, verdict, notes)
         node.metadata["kernelspec"] = {
@@ -237,11 +240,11 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
         ranked = sorted(found.notebooks, key=lambda path: -self._verdicts[path].total)
         best = ranked[0]
         verdict = self._verdicts[best]
-        shown = best.relative_to(found.folder)
+        shown = printable(str(best.relative_to(found.folder)))
         notes = [verdict.reason or verdict.fault] if verdict.reason or verdict.fault else []
         if len(ranked) > 1:
             notes.append(f"{len(ranked)} notebooks were handed in; `{shown}` counts, the best.")
-        elif str(shown) != name:
+        elif shown != name:
             notes.append(f"`{shown}` was graded; the notebook should be called {name}.")
         try:
             return load(best), verdict, notes

@@ -13,10 +13,13 @@ from jinja2 import pass_context
 from nbconvert.filters import markdown_mistune
 from nbformat.v4 import new_output
 
+from autograder.outcomes import printable
+
 IMAGE_TYPES = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff"}
 OUTPUTS = 50  # kept of one cell
 TEXT = 10_000  # characters kept of one output
 DRAWING = 100_000  # characters of an SVG
+REENCODED = 100  # pictures of one notebook, at most, that are made smaller
 IMAGES = 700_000  # characters of all pictures of one notebook
 _TAGS = frozenset(
     """
@@ -113,7 +116,7 @@ def _data(told: dict[str, Any]) -> dict[str, str]:
     if 0 < len(drawing) <= DRAWING:  # shown as a picture, in which nothing runs
         return {"image/svg+xml": drawing}
     plain = short(_text(told.get("text/plain")))
-    kinds = ", ".join(sorted(str(kind)[:50] for kind in told))
+    kinds = printable(", ".join(sorted(str(kind)[:50] for kind in told)))
     return {"text/plain": plain or f"(left out: {kinds}; see the submitted file)"}
 
 
@@ -158,11 +161,14 @@ def fit_pictures(holders: list[dict[str, str]], limit: int = IMAGES) -> int:
     pictures = [(data, kind) for data in holders for kind in data if kind in IMAGE_TYPES]
     if sum(len(data[kind]) for data, kind in pictures) <= limit:
         return 0
-    share, room, dropped = limit // len(pictures), limit, 0
+    share, room, dropped, tried = limit // len(pictures), limit, 0, 0
     for data, kind in pictures:
         small = data.pop(kind)
-        if len(small) > share:
-            kind, small = "image/jpeg", _reencoded(small)
+        if room <= 0:
+            small = ""
+        elif len(small) > share:
+            tried += 1
+            kind, small = "image/jpeg", _reencoded(small) if tried <= REENCODED else ""
         if small and len(small) <= room:
             data[kind] = small
             room -= len(small)

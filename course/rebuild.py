@@ -82,9 +82,7 @@ def rebuild(
         elif cell.solution:
             _mark_solution(places, cells, cell)
     made = _joined(places, cells)
-    left_out = len(made) - CELLS
-    if left_out > 0:
-        made = [c for n, c in enumerate(made) if n < CELLS or "nbgrader" in c.metadata]
+    if len(cells) > CELLS:
         notes = [*notes, f"Only the first {CELLS} cells are shown; see the submitted file."]
     pictures = [o["data"] for c in made for o in c.get("outputs", []) if "data" in o]
     pictures += [data for c in made for data in c.get("attachments", {}).values()]
@@ -166,7 +164,7 @@ def _joined(places: _Places, cells: list[dict[str, Any]]) -> list[NotebookNode]:
     for index, own in enumerate(cells):
         if index in places.instead:
             made.append(places.instead[index])
-        elif index not in places.gone:
+        elif index not in places.gone and (index < CELLS or index in places.metadata):
             made.append(_own(own, places.metadata.get(index)))
         made += places.after.get(index, [])
     return made + places.end
@@ -175,6 +173,7 @@ def _joined(places: _Places, cells: list[dict[str, Any]]) -> list[NotebookNode]:
 def _own(cell: dict[str, Any], metadata: dict[str, Any] | None) -> NotebookNode:
     """One of the student's cells without anything but text, pictures and tidy outputs."""
     text = clean.short(source(cell), LONGEST)
+    text = re.sub(r"^[^\S\n]+$", "", text, flags=re.MULTILINE)  # the highlighter's weak spot
     if cell.get("cell_type") == "code":
         marked = {"nbgrader": metadata} if metadata else {}
         code: NotebookNode = new_code_cell(text, outputs=clean.outputs(cell), metadata=marked)

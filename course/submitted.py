@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NOTEBOOKS = 5  # graded of one submission at most
+DEPTH = 20  # folders within folders
 ENTRIES = 5_000  # looked at in one submission
 KEPT_SUFFIXES = {".pdf", ".png", ".jpg", ".jpeg"}
 KEPT_FILES = 20
@@ -60,7 +61,9 @@ def _files(folder: Path) -> Iterator[Path]:
     """Regular files, in a fixed order; links are not followed."""
     seen = 0
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f not in _LEFT_OUT and not f.startswith("."))
+        deep = len(Path(place).relative_to(folder).parts) >= DEPTH
+        kept = () if deep else (f for f in folders if f not in _LEFT_OUT and f[0] != ".")
+        folders[:] = sorted(kept)
         for name in sorted(names):
             seen += 1
             path = Path(place, name)

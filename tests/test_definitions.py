@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.system import worker_module
 
-
 definitions = worker_module("definitions")
 
 

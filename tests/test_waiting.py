@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autograder.waiting import PATIENCE, Clock
-from autograder.waiting import waited
+from autograder.waiting import PATIENCE, Clock, waited
 
 SPIN = """
 import os, time

@@ -6,8 +6,10 @@ answers go to standard output; student code sees neither.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -19,8 +21,16 @@ def _drop_privileges(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
+def _leave_keyring() -> None:
+    """Join a session keyring of its own: that of whoever grades may hold secrets (Linux)."""
+    number = {"x86_64": 250, "aarch64": 219}.get(platform.machine())  # of the system call keyctl
+    if sys.platform == "linux" and number is not None:
+        ctypes.CDLL(None).syscall(number, 1, None)
+
+
 def _start() -> None:
     options = json.loads(sys.argv[1])
+    _leave_keyring()
     if options.get("uid"):
         _drop_privileges(options["uid"])
     requests = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
