@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from autograder import layers, sandbox
+from autograder import layers, networks, sandbox
 from autograder.layers import Layer
-from autograder.networks import SECONDS_LIMIT, Network, Operation, Unconfirmed
+from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
 from autograder.waiting import Clock, waited
 from autograder.worker import wire
@@ -104,7 +104,7 @@ class _Referee:
         sent: list[Tensor] = []
         claim = None if known else _claim(network)
         told = wire.encode([op, claim, list(tensors)], sent, _refuse)
-        with self.clock.running(SECONDS_LIMIT + _SPARE):
+        with self.clock.running(networks.SECONDS_LIMIT + _SPARE):
             wire.write_frame(process.stdin, {"ask": told}, sent)
             header, received = wire.read_frame(process.stdout)
         return wire.Decoder(received)(header.get("answer"))

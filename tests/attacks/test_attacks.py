@@ -9,6 +9,7 @@ from autograder.contract import BY_ID
 from tests.attacks import (
     beliefs,
     claims,
+    crashes,
     endings,
     forgeries,
     histories,
@@ -27,6 +28,7 @@ FAMILIES = (
     patches,
     tensors,
     claims,
+    crashes,
     beliefs,
     knowing,
     histories,
