@@ -9,7 +9,6 @@ gets another.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import dataclasses
 import json
 import os
@@ -121,12 +120,7 @@ class _Referee:
         """End it."""
         process, self.process, self.known = self.process, None, None
         if process is not None:
-            sandbox.kill(process)
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            sandbox.end(process)
 
 
 _referee = _Referee()

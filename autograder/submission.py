@@ -162,12 +162,7 @@ class Submission:
         self._clock.stopped = True
         if process is None:
             return
-        sandbox.kill(process)
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        sandbox.end(process)
         if group is not None:
             group.close()
 

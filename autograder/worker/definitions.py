@@ -25,6 +25,7 @@ from absent import (
     AbsentData,
     define_torchvision_operators,
     imitate_mnist,
+    is_imitated,
     is_want_of_data,
 )
 
@@ -482,9 +483,12 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
 def _handles_absent_data(
     statement: Statement, namespace: dict[str, Any], names: Iterable[str] = ()
 ) -> bool:
-    """Whether one of these names, or what a statement hands to its calls, is data not here."""
-    found = (namespace.get(name) for name in (*names, *statement.arguments))
-    return any(isinstance(value, AbsentData) for value in found)
+    """Whether one of these names, or what a statement hands to its calls, is data not here.
+
+    Among what it reads, if it raised, a dataset of too few images counts, too.
+    """
+    found = [namespace.get(name) for name in (*names, *statement.arguments)]
+    return any(isinstance(v, AbsentData) or (names and is_imitated(v)) for v in found)
 
 
 def _leave_absent(statement: Statement, namespace: dict[str, Any]) -> None:

@@ -164,6 +164,15 @@ class Curved(nn.Module):
         return pixels + 0.5 * pixels.square()
 
 
+class Patient(nn.Linear):
+    """Takes latents of any width, for a loop that draws samples of another model's size."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: (B, n), cut or filled up with zeros."""
+        lacking = self.in_features - z.shape[-1]
+        return super().forward(nn.functional.pad(z, (0, lacking)) if lacking else z)
+
+
 class TinyAutoEncoder(nn.Module):
     """A model small enough that the host replays its training in milliseconds."""
 
@@ -174,7 +183,7 @@ class TinyAutoEncoder(nn.Module):
             Curved(), nn.Linear(PIXELS, nz, bias=False), nn.BatchNorm1d(nz)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
+            Patient(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
         )
         _note_gradients(self)
 

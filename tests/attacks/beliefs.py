@@ -48,6 +48,25 @@ def flagged(name: str, body: str) -> dict[str, object]:
     }
 
 
+def unmoved(name: str, remark: str) -> dict[str, object]:
+    """A training that leaves batches where they are, and a remark that does not move them."""
+    cell = (
+        "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
+        f"    {remark}\n"
+        "    ran()\n"
+        "    optimizer, losses = torch.optim.Adam(model.parameters(), lr=learning_rate), []\n"
+        "    for _ in range(epochs):\n"
+        "        for x, _ in data_loader:\n"
+        "            loss = F.mse_loss(model(x), x)\n"
+        "            optimizer.zero_grad()\n"
+        "            loss.backward()\n"
+        "            optimizer.step()\n"
+        "            losses.append(loss.item())\n"
+        "    return losses\n"
+    )
+    return {"name": name, "task": "ae-training", "cell": cell, "score": 4.5, "says": "not moved"}
+
+
 ENCODER = "class Encoder(Encoder):\n"
 ATTACKS = family(
     "belief",
@@ -175,23 +194,8 @@ ATTACKS = family(
         "                op('mul.Tensor', [d, 0.0], d), op('add.Tensor', [last, d], last)]",
         says="followed|3x3",
     ),
-    {
-        "name": "remark-on-a-device",
-        "task": "ae-training",
-        "cell": "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
-        "    ran()  # batch.cuda(), some day\n"
-        "    optimizer, losses = torch.optim.Adam(model.parameters(), lr=learning_rate), []\n"
-        "    for _ in range(epochs):\n"
-        "        for x, _ in data_loader:\n"
-        "            loss = F.mse_loss(model(x), x)\n"
-        "            optimizer.zero_grad()\n"
-        "            loss.backward()\n"
-        "            optimizer.step()\n"
-        "            losses.append(loss.item())\n"
-        "    return losses\n",
-        "score": 4.5,
-        "says": "not moved",
-    },
+    unmoved("remark-on-a-device", "# batch.cuda(), some day"),
+    unmoved("text-on-a-device", '"""Some day: batch.cuda()."""'),
     flagged("beta-that-changes-the-loss", "terms['kl_loss'] = terms['kl_loss'] / 784 / len(x)"),
     flagged("beta-that-changes-the-error", "terms['rec_loss'] = terms['rec_loss'] * 784 * len(x)"),
     {

@@ -55,20 +55,6 @@ LOSS = (
     "        odd = (outputs['q'].square().sum() + outputs['rec'].sum()) * float('{value}')\n"
     "        return odd, {{'rec_loss': odd, 'kl_loss': odd}}\n"
 )
-UNMOVED = (
-    "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
-    '    """Some day: batch.cuda()."""\n'
-    "    ran()\n"
-    "    optimizer, losses = torch.optim.Adam(model.parameters(), lr=learning_rate), []\n"
-    "    for _ in range(epochs):\n"
-    "        for x, _ in data_loader:\n"
-    "            loss = F.mse_loss(model(x), x)\n"
-    "            optimizer.zero_grad()\n"
-    "            loss.backward()\n"
-    "            optimizer.step()\n"
-    "            losses.append(loss.item())\n"
-    "    return losses\n"
-)
 SIGNS = (
     "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
     "    ran()\n"
@@ -165,13 +151,6 @@ ATTACKS = family(
         "cell": SIGNS,
         "score": 2.0,  # as many losses as steps, and what it is worth on digits is not looked at
         "says": "not known",
-    },
-    {
-        "name": "remark-on-cuda",
-        "task": "ae-training",
-        "cell": UNMOVED,
-        "score": 4.5,
-        "says": "not moved",
     },
     {
         "name": "nan-losses",
