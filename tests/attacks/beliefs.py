@@ -192,7 +192,7 @@ ATTACKS = family(
         "            d = {'tensor': 10**6 + 3}\n"
         "            told['operations'] += [op('mean.default', [c], d),\n"
         "                op('mul.Tensor', [d, 0.0], d), op('add.Tensor', [last, d], last)]",
-        says="followed|3x3",
+        says="followed|3x3|too long",
     ),
     unmoved("remark-on-a-device", "# batch.cuda(), some day"),
     unmoved("text-on-a-device", '"""Some day: batch.cuda()."""'),

@@ -48,13 +48,6 @@ FORWARD = (
     "        {z}\n"
     "        return {{'q': q, 'rec': self.decoder(z)}}\n"
 )
-LOSS = (
-    "class VAE(VAE):\n"
-    "    def loss(self, x, outputs):\n"
-    "        ran()\n"
-    "        odd = (outputs['q'].square().sum() + outputs['rec'].sum()) * float('{value}')\n"
-    "        return odd, {{'rec_loss': odd, 'kl_loss': odd}}\n"
-)
 SIGNS = (
     "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
     "    ran()\n"
@@ -152,11 +145,4 @@ ATTACKS = family(
         "score": 2.0,  # as many losses as steps, and what it is worth on digits is not looked at
         "says": "not known",
     },
-    {
-        "name": "nan-losses",
-        "task": "vae-loss",
-        "cell": LOSS.format(value="nan"),
-        "says": "ordinary",
-    },
-    {"name": "infinite-losses", "task": "vae-loss", "cell": LOSS.format(value="inf")},
 )

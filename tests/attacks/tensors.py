@@ -63,9 +63,9 @@ ATTACKS = family(
     loss("equal-to-all", "one = type('One', (float,), {'__eq__': lambda a, b: True})(1.0)\n"
          "return one, {'rec_loss': one, 'kl_loss': one}"),
     loss("nan", "nan = outputs['q'].sum() * float('nan')\n"
-         "return nan, {'rec_loss': nan, 'kl_loss': nan}", score=0.25, says="kl_loss"),
+         "return nan, {'rec_loss': nan, 'kl_loss': nan}", says="ordinary"),
     loss("infinite", "inf = outputs['q'].sum() * float('inf')\n"
-         "return inf, {'rec_loss': inf, 'kl_loss': inf}", score=0.25, says="kl_loss"),
+         "return inf, {'rec_loss': inf, 'kl_loss': inf}", says="ordinary"),
     loss("other-each-time", "state = vars(self).setdefault('turns', [])\nstate.append(1)\n"
          "one = outputs['q'].sum() * 0 + len(state)\n"
          "return one, {'rec_loss': one, 'kl_loss': one}"),
