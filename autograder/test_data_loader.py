@@ -54,7 +54,11 @@ def _epochs(
         text = f"`make_data_loader` should return a DataLoader, not {described(loader)}."
         raise Wrong(text, "wrong-return") from error
     epochs = [[_indices(session, batch, size) for batch in batches] for batches in passes]
-    if unchanged and not all(map(_has_its_images, itertools.chain(*passes))):
+    same = all(map(_has_its_images, itertools.chain(*passes)))
+    if not same and _reads_data(session):
+        text = "The batches come from a dataset of the notebook, not from the one handed in."
+        raise Wrong(text, "hidden-global")
+    if unchanged and not same:
         text = "The images of a batch should be those of the dataset, unchanged."
         raise Wrong(text, "wrong-return")
     if epochs[0] and not all(epochs):

@@ -188,7 +188,7 @@ def _read(
     session: Session, draws: Draws, habits: Habits, training: bool
 ) -> tuple[list[Forward], Reading]:
     if habits.sizes is None:
-        Model(session, 40, 1.0).forward(draw_code(draws, 9, 40))
+        Model(session, 40, 1.0).forward(draw_code(draws, 8, 40))
         raise _no_latent(session)
     calls = evidence(session, draws, habits, training)
     reading = read_latents(calls)
@@ -310,7 +310,7 @@ def raise_noise(kind: str | None, shared: str | None) -> None:
 def test_gradient(session: Session, draws: Draws, habits: Habits) -> None:
     """Lets the gradient of rec reach mean and log standard deviation."""
     if habits.sizes is None:
-        Model(session, 40, 1.0).forward(draw_code(draws, 9, 40))
+        Model(session, 40, 1.0).forward(draw_code(draws, 8, 40))
         raise _no_latent(session)
     for training in (True, False):
         for call in evidence(session, draws, habits, training, count=2):
