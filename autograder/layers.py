@@ -124,8 +124,8 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
             layer.trained = any(number in learned for number in inputs)
             layer.frozen = any(number in fixed for number in inputs)
             layer.weight = next((n for n in inputs if n not in flowing), -1)
-            known = layer.trained or layer.frozen
-            if known and operation.name in CONVOLUTIONS and layer.bias:  # a constant is none
+            a_weight = layer.trained or layer.frozen
+            if a_weight and operation.name in CONVOLUTIONS and layer.bias:  # a constant is none
                 layer.bias = bool((learned | fixed) & set(tensors_of(operation.args[2:3])))
         if not _goes_on(made, found):
             found += made
