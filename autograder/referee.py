@@ -25,6 +25,7 @@ from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
 from autograder.waiting import Clock, waited
 from autograder.worker import wire
+from autograder.worker.__main__ import drop_privileges, leave_keyring
 
 _HEADER_LIMIT = 64 << 20  # bytes; of a claim that came over the wire already
 _SPARE = 5.0  # seconds, beyond those after which the referee itself gives up
@@ -186,10 +187,9 @@ def _perform(op: str, network: Network, inputs: list[Tensor]) -> Any:
 def main() -> None:
     """Serve on standard input and output, as an ordinary user and within the given memory."""
     options = json.loads(sys.argv[1])
+    leave_keyring()
     if options.get("uid"):
-        os.setgroups([])
-        os.setresgid(options["uid"], options["uid"], options["uid"])
-        os.setresuid(options["uid"], options["uid"], options["uid"])
+        drop_privileges(options["uid"])
     import torch
 
     torch.set_num_threads(1)

@@ -230,10 +230,10 @@ class TinyVariational(nn.Module):
         further = dict.fromkeys(self.outputs, q[:, : self.nz])
         return {**further, "q": q, "rec": self.decoder(torch.tanh(q))}
 
-    def loss(self, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, x: Any, outputs: Any) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
         if self.swapped:
-            x, outputs = outputs, x  # type: ignore[assignment]
+            x, outputs = outputs, x
         first = (x - outputs["rec"]).abs().pow(1.5).mean()
         second = outputs["q"].pow(4).mean()
         total = first + self.beta * second
