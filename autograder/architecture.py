@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -18,12 +17,11 @@ from autograder.draws import Draws
 from autograder.layers import Layer
 from autograder.networks import Network, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
 from autograder.specs import Spec
 from autograder.submission import Session
 from autograder.worker.wire import Graph, Handle
 
-USUAL_NZ, USUAL_BATCH = 64, 64
-LARGEST_SIZE = 1024  # that is tried because it stands in a notebook
 SIZES = st.tuples(
     st.integers(1, 150).filter(lambda nz: nz != USUAL_NZ), st.integers(1, 9), st.booleans()
 )
@@ -95,6 +93,10 @@ class Architecture:
         """Find what an answer depends on that it should not."""
         if self._works(session, draws, draws.integer(2, 60), draws.integer(3, 9)):
             return error
+        name = self._images_read(session, draws, nz, batch)
+        if name is not None:
+            text = f"`{self.name}` reads the notebook's `{name}`; use its argument."
+            return Wrong(text, "hidden-global")
         if self._reads_global(session, draws, nz, batch):
             text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
             return Wrong(text, "hidden-global")
@@ -117,6 +119,15 @@ class Architecture:
             return self.fits(self.answer(session, draws, nz, batch, batch > 1), nz, batch)
         except Raised:
             return False
+
+    def _images_read(self, session: Session, draws: Draws, nz: int, batch: int) -> str | None:
+        """A tensor of the notebook that the answer follows."""
+        try:
+            module, x = self.make(session, nz), self.inputs(draws, nz, batch)
+            session.ask("mode", module, False)
+        except Raised:
+            return None
+        return images_followed(session, self.name, lambda: session.call(module, x))
 
     def _is_constant(self, session: Session, draws: Draws) -> bool:
         """Whether the answer has the same shape whatever nz is."""
@@ -317,7 +328,10 @@ class Architecture:
             whole, single = session.call(made.module, x), session.call(made.module, x[:1])
         except Raised:
             return  # a network that works for some batches only was charged for that
-        if not isinstance(whole, Tensor) or not networks.agree(whole[:1], single):
+        whole = whole[:1] if isinstance(whole, Tensor) else None
+        if isinstance(whole, Tensor) and getattr(single, "shape", None) != whole.shape:
+            return  # so was one whose answer has another shape for a batch of one
+        if whole is None or not networks.agree(whole, single):
             text = f"`{self.name}` answers otherwise when it is given a single row."
             raise Wrong(text, "hard-coded-batch")
 
@@ -339,31 +353,3 @@ class Architecture:
     @staticmethod
     def _output_shape(network: Network, x: Tensor) -> tuple[int, ...]:
         return tuple(referee.run(network, x).shape)
-
-
-def sizes_written(session: Session, name: str) -> list[int]:
-    """Sizes that `name` may be held to, since they stand in its code or in a variable it reads.
-
-    The homework's own first, then others, at most a dozen: a hint where to look.
-    """
-    try:
-        told = session.ask("constants", session.read(name))
-    except Unchecked:
-        told = []
-    told = told if isinstance(told, list) else []
-    found = [n for n in told if type(n) is int and 1 < n <= LARGEST_SIZE]
-    for variable in [*numbers_read(session, name), "nz", "batch_size"]:
-        with contextlib.suppress(Unchecked):
-            value = session.read(variable)
-            if type(value) is int and 1 < value <= LARGEST_SIZE:
-                found.append(value)
-    return list(dict.fromkeys([USUAL_NZ, *found]))[:12]
-
-
-def numbers_read(session: Session, name: str) -> list[str]:
-    """Variables of the notebook that hold numbers and that `name` reads: a hint."""
-    try:
-        reads = session.reads(name)
-    except Unchecked:
-        return []
-    return [key for key, value in reads.items() if not isinstance(value, bool | str)]

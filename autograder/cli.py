@@ -79,15 +79,24 @@ def _grade(parsed: argparse.Namespace) -> int:
             f"{parsed.notebook}: not graded, because {reason}; "
             "--unboxed runs the notebook's code without protection"
         )
-    from autograder import report, run, weights_file
-    from autograder.grading import Grade
-    from autograder.submission import Submission
+    from autograder import processes
 
+    started = processes.start(not parsed.unboxed, not parsed.no_fork)
     try:
+        from autograder import report, run, weights_file
+        from autograder.grading import Grade
+        from autograder.submission import Submission
+
         device = devices.chosen(parsed.device)
     except devices.NoDevice as error:
+        started.end()
         return _refuse(f"{parsed.notebook}: not graded, because {error}")
-    submission = Submission(notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork)
+    except BaseException:
+        started.end()
+        raise
+    submission = Submission(
+        notebook.cells, boxed=not parsed.unboxed, fork=not parsed.no_fork, started=started
+    )
     seed = secrets.randbits(62) if parsed.seed is None else parsed.seed
     grading = run.Run(
         Grade(notebook),

@@ -23,6 +23,7 @@ from autograder import layers, networks, sandbox
 from autograder.layers import Layer
 from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
+from autograder.processes import debugging
 from autograder.waiting import Clock, waited
 from autograder.worker import wire
 from autograder.worker.__main__ import drop_privileges, leave_keyring
@@ -87,7 +88,7 @@ class _Referee:
                 [*start.command, json.dumps(start.options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=None if os.environ.get("AUTOGRADER_DEBUG") else subprocess.DEVNULL,
+                stderr=None if debugging() else subprocess.DEVNULL,
                 env=start.environment,
                 start_new_session=True,
             )

@@ -46,6 +46,7 @@ class Run:
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
     habits: Habits | None = None
     findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
+    lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
 
     def charged(self, *tasks: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import subprocess
 import threading
 import time
@@ -14,8 +12,9 @@ from typing import Any
 
 import torch
 
-from autograder import cgroups, contract, sandbox
+from autograder import cgroups, contract, processes, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
+from autograder.processes import Started
 from autograder.waiting import Clock, waited
 from autograder.worker import wire
 from autograder.worker.wire import Handle, Ref
@@ -42,8 +41,8 @@ class Submission:
     """The code cells of one notebook, run in a worker process.
 
     cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for every
-    session, where the system can. device: cpu, or cuda for a worker that sees the GPUs. Errors
-    of student code come as `Unchecked`.
+    session, where the system can. device: cpu, or cuda for a worker that sees the GPUs. started:
+    the first worker, where it was started before. Errors of student code come as `Unchecked`.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class Submission:
         device: str = "cpu",
         answer_seconds: float = ANSWER_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        started: Started | None = None,
     ) -> None:
         self.cells, self.boxed, self.device = list(cells), boxed, device
         self.fork = fork and device == "cpu"  # a process that has used CUDA cannot
@@ -68,22 +68,12 @@ class Submission:
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
         self._left = NOTEBOOK_SECONDS
         self._clock = Clock(self._time_out, self._waited)
-        self.launch()
+        self.launch(started)
 
-    def launch(self) -> None:
-        """Start a worker without waiting for it."""
-        start = sandbox.launch(self.boxed, self.device)
-        self._group = cgroups.make() if self.boxed else None
-        options = {**start.options, "fork": self.fork, "stderr": bool(_debugging())}
-        command = [*start.command, json.dumps(options)]
-        self._process = subprocess.Popen(
-            self._group.entered(command) if self._group is not None else command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if _debugging() else subprocess.DEVNULL,
-            env=start.environment,
-            start_new_session=True,
-        )
+    def launch(self, started: Started | None = None) -> None:
+        """Start a worker without waiting for it, unless it was."""
+        made = started or processes.start(self.boxed, self.fork, self.device)
+        self._process, self._group = made.process, made.group
         self._ready = None
         request = {
             "cells": self.cells,
@@ -307,7 +297,7 @@ class Session:
     def reads(self, name: str) -> dict[str, Any]:
         """The variables of the notebook that a definition reads, with what they hold: a hint.
 
-        A number, or a word: module, tensor, value, undefined.
+        A number, or a word: module, tensor, value, undefined, absent.
         """
         told = self.ask("reads", self.read(name))
         found = told.items() if isinstance(told, dict) else ()
@@ -427,7 +417,3 @@ def _position(told: object) -> tuple[int, int] | None:
 
 def _cannot_keep(value: object) -> Handle:
     raise TypeError(f"the host cannot send {type(value).__name__}")
-
-
-def _debugging() -> str | None:
-    return os.environ.get("AUTOGRADER_DEBUG")

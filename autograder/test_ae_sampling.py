@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from autograder import noise
-from autograder.architecture import USUAL_BATCH, USUAL_NZ, numbers_read, sizes_written
 from autograder.checks import check
 from autograder.compare import described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import USUAL_BATCH, USUAL_NZ, numbers_read, sizes_written
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_vae_forward import raise_noise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from autograder import handed_in, losses
-from autograder.architecture import USUAL_BATCH, USUAL_NZ
 from autograder.beta import GOOD, NEAR, SWEEP, is_good
 from autograder.checks import check
 from autograder.compare import described
@@ -13,6 +12,7 @@ from autograder.draws import Draws
 from autograder.handed_in import Judgement
 from autograder.loss_probe import KL, PROMISED, collect
 from autograder.outcomes import Stopped, Unchecked, Wrong
+from autograder.reads import USUAL_BATCH, USUAL_NZ
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.vae import Habits, Sizes, number
@@ -35,6 +35,7 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
     if habits.sizes is not None:
         ways.append(Habits(habits.sizes, PROMISED.reading, habits.own))
         ways.append(Habits(habits.sizes, habits.reading, habits.own))
+    found: list[float] = []
     for way in ways:
         try:
             cases = collect(session, draws, way, Sizes(), KL, count=3)
@@ -48,11 +49,13 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
             except Wrong:
                 continue
         kl, rec = losses.explain_kl(cases), losses.explain_rec(cases)
-        return beta * _scale(kl, "kl-reduction", cases) / _scale(rec, "rec-reduction", cases)
-    return beta
+        found.append(beta * _scale(kl, "kl-reduction") / _scale(rec, "rec-reduction"))
+        if kl.right or kl.misconception == "kl-reduction":
+            return found[-1]
+    return found[0] if found else beta
 
 
-def _scale(cause: losses.Cause, recognised: str, cases: list[losses.Case]) -> float:
+def _scale(cause: losses.Cause, recognised: str) -> float:
     if cause.misconception != recognised:
         return 1.0
     scale = 1.0

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.architecture import numbers_read
 from autograder.checks import check
 from autograder.compare import described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import numbers_read
 from autograder.submission import Session
 from autograder.worker.wire import Handle
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from autograder import losses
-from autograder.architecture import numbers_read
 from autograder.checks import check
 from autograder.compare import close
 from autograder.draws import Draws
@@ -27,6 +26,7 @@ from autograder.loss_probe import (
 )
 from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import images_followed, numbers_read
 from autograder.submission import Session
 from autograder.vae import LAYOUTS, Habits, Model, Sizes, try_sizes
 from autograder.worker import standins
@@ -45,10 +45,27 @@ class Evidence:
 @check("vae-loss", "rec", 0.5)
 def test_rec(session: Session, draws: Draws, habits: Habits) -> None:
     """rec_loss is the mean squared error over all pixels."""
-    cause = losses.explain_rec(_evidence(session, draws, habits, REC).cases)
+    evidence = _evidence(session, draws, habits, REC)
+    cause = losses.explain_rec(evidence.cases)
     if not cause.right:
         words = "'rec_loss' should be the mean squared error over all pixels"
+        name = _data_variable(session, draws, evidence.used, evidence.sizes)
+        if name is not None:
+            text = f"{words} of the `x` that it is given; yours reads the notebook's `{name}`."
+            raise Wrong(text, "hidden-global")
         raise Wrong(f"{words}; {cause.words}.", cause.misconception or None)
+
+
+def _data_variable(session: Session, draws: Draws, used: Habits, sizes: Sizes) -> str | None:
+    """A tensor of the notebook that rec_loss follows."""
+    nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
+    model, q = Model(session, nz, 1.0), draws.normal(batch, 2 * nz)
+    x, rec = draws.images(batch), draws.images(batch)
+
+    def rec_loss() -> Tensor:
+        return torch.tensor(call_loss(session, model, used, x, rec, q, REC).values[REC])
+
+    return images_followed(session, "VAE", rec_loss)
 
 
 @check("vae-loss", "kl", 0.75)
@@ -56,7 +73,9 @@ def test_kl(session: Session, draws: Draws, habits: Habits) -> None:
     """kl_loss is KL(q || N(0, I)), summed over latents and averaged over the batch."""
     evidence = _evidence(session, draws, habits, KL)
     cause = _kl_cause(session, draws, evidence)
-    if not cause.right and not _is_the_readers(session, draws, habits):
+    if not cause.right:
+        cause = _readers_cause(session, draws, habits) or cause
+    if not cause.right:
         raise _kl_fault(session, draws, evidence, cause)
     if evidence.fault is not None:
         raise evidence.fault
@@ -87,20 +106,20 @@ def _is_interleaved(cases: list[Case]) -> bool:
     return losses.explain_kl(read).right
 
 
-def _is_the_readers(session: Session, draws: Draws, habits: Habits) -> bool:
-    """Whether the KL is right for the reading of q that forward was charged for."""
+def _readers_cause(session: Session, draws: Draws, habits: Habits) -> losses.Cause | None:
+    """What is wrong for the reading of q that forward was charged for: nothing, or a scale."""
     reading = habits.reading
     if reading.layout is None or (reading.layout == "mean-first" and reading.scale == "exp"):
-        return False
+        return None
     if reading.noise != "normal" or habits.sizes is None:
-        return False
+        return None
     try:
-        cases = collect(session, draws, habits, habits.sizes, KL)
+        cause = losses.explain_kl(collect(session, draws, habits, habits.sizes, KL))
     except Stopped:
         raise
     except Wrong:
-        return False
-    return losses.explain_kl(cases).right
+        return None
+    return cause if cause.right or cause.misconception == "kl-reduction" else None
 
 
 def _kl_fault(session: Session, draws: Draws, evidence: Evidence, cause: losses.Cause) -> Wrong:
@@ -304,7 +323,8 @@ def _evidence(session: Session, draws: Draws, habits: Habits, term: int) -> Evid
 
 def _is_right(cases: list[Case], term: int) -> bool:
     if term == TOTAL:
-        return losses.explain_total(cases)[0] is None
+        finite = all(math.isfinite(case.values[TOTAL]) for case in cases)
+        return finite and losses.explain_total(cases)[0] is None
     return (losses.explain_rec if term == REC else losses.explain_kl)(cases).right
 
 
@@ -337,6 +357,10 @@ def _at_other_sizes(session: Session, draws: Draws, term: int, error: Unchecked)
         fault = Wrong(f"`loss` works for nz = {sizes.nz} only.", "hard-coded-nz")
     else:
         fault = Wrong(f"`loss` works for batches of {sizes.batch} only.", "hard-coded-batch")
+    name = _data_variable(session, draws, PROMISED, sizes)
+    if name is not None:
+        text = f"`loss` reads the notebook's `{name}`; use the `x` that it is given."
+        fault = Wrong(text, "hidden-global")
     try:
         return Evidence(collect(session, draws, PROMISED, sizes, term), PROMISED, sizes, fault)
     except Raised:

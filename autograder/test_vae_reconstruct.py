@@ -8,6 +8,7 @@ from autograder.checks import check
 from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import images_followed
 from autograder.submission import Session
 from autograder.vae import (
     LAYOUTS,
@@ -101,6 +102,10 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
         if sizes.nz is not None:
             return Wrong(f"`reconstruct` works for nz = {sizes.nz} only.", "hard-coded-nz")
         return Wrong(f"`reconstruct` works for batches of {sizes.batch} only.", "hard-coded-batch")
+    name = _images_read(session, draws)
+    if name is not None:
+        text = f"`reconstruct` reads the notebook's `{name}`, not the images that it is given."
+        return Wrong(text, "hidden-global")
     if error.misconception is not None:
         return error
     if isinstance(error, Raised) and reads_model(session):
@@ -120,6 +125,16 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
             "`reconstruct` decodes something else than the posterior mean.", "wrong-latent"
         )
     return error
+
+
+def _images_read(session: Session, draws: Draws) -> str | None:
+    """A tensor of the notebook that the reconstruction follows."""
+    nz = draws.integer(24, 40)
+    try:
+        model, x = Model(session, nz, 1.0), standins.image_of(draw_code(draws, 5, nz))
+    except Raised:
+        return None
+    return images_followed(session, "VAE", lambda: model.call("reconstruct", x))
 
 
 def _what(session: Session, draws: Draws, training: bool) -> str:

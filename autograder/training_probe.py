@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from autograder import replay
-from autograder.architecture import numbers_read, sizes_written
 from autograder.compare import described
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import numbers_read, sizes_written
 from autograder.replay import Course, Note, Recipe, State, Terms, Told
 from autograder.submission import Session
 from autograder.worker import standins
@@ -204,6 +204,8 @@ class Trainer:
             raise Unchecked(text, "uses-global-model")
         found = self._explain(session, trials)
         recipe = found.recipe
+        if recipe is None and self._trains_on_other_data(session, trials[0]):
+            raise self._other_data(session)
         if recipe is not None and _compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
@@ -239,6 +241,26 @@ class Trainer:
         except Raised as error:
             return error.mismatch
         return False
+
+    def _trains_on_other_data(self, session: Session, trial: Trial) -> bool:
+        """Whether the weights move as ever where the loader has other images, or none at all."""
+        course = trial.course
+        try:
+            other = self.trial(session, replace(course, images=1 - course.images))
+            if replay.same(course, other.state, trial.state):
+                return replay.moved(course, trial.state)
+            none = self.trial(session, replace(course, images=course.images[:0]))
+        except Raised:
+            return False
+        return replay.moved(course, none.state)
+
+    def _other_data(self, session: Session) -> Unchecked:
+        reads = session.reads(self.name)
+        text = f"`{self.name}` trains on other data than the loader that it is handed."
+        names = [n for n, kind in reads.items() if kind in ("value", "tensor")]
+        if names:
+            text = f"{text} It reads the notebook's `{names[0]}`."
+        return Unchecked(text, "stale-batch" if "tensor" in reads.values() else "hidden-global")
 
     def _explain(self, session: Session, trials: list[Trial]) -> Findings:
         """The recipe of the trials, or of trials with a variable of the notebook set."""
@@ -638,7 +660,7 @@ def _compares_with_itself(recipe: Recipe, trials: list[Trial]) -> bool:
 
     A gradient must have reached the weights, be it zero: else nothing was compared at all.
     """
-    nothing = recipe.criterion == "kl_loss alone" or (
+    nothing = recipe.criterion in ("kl_loss alone", "beta * kl_loss") or (
         recipe.steps == "never" and all(trial.differentiated for trial in trials)
     )
     return nothing and all(_no_error(trial) for trial in trials)

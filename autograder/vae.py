@@ -7,6 +7,7 @@ that goes through the whole class is charged in one task and not in three.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 
 from autograder import noise
-from autograder.architecture import USUAL_NZ, numbers_read, sizes_written
 from autograder.compare import close, described, plain
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
+from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
 from autograder.replay import Terms
 from autograder.submission import Session
 from autograder.worker import standins
@@ -62,11 +63,30 @@ SCALES: dict[str, Callable[[Tensor], Tensor]] = {
     "ReLU": torch.relu,
     "tanh": torch.tanh,
 }
+
+
+def _logarithm(scale: str, s: Tensor) -> Tensor:
+    return SCALES[scale](s.double()).log()
+
+
+# scales that are positive and follow q: read so throughout, q is laid out otherwise, no more
+_POSITIVE = (
+    "half of exp",
+    "double of exp",
+    "softplus",
+    "exp of minus",
+    "exp of minus half",
+    "exp of exp",
+    "sigmoid",
+    "one more than exp",
+    "ELU plus one",
+)
 # the log standard deviation that a scale stands for, where it is a layout and not a blunder
 LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda s: s,
     "exp of half": lambda s: s / 2,
     "exp of double": lambda s: 2 * s,
+    **{name: functools.partial(_logarithm, name) for name in _POSITIVE},
 }
 
 
@@ -269,7 +289,10 @@ class Model:
             codes,
             code,
         )
-        made.coded = (coded, len(self._seen(self.encoder)))
+        encoded = self._seen(self.encoder)[coded:]
+        made.coded = (coded, coded + len(encoded))
+        if encoded and not any(len(e) == len(q) for e in encoded):
+            self._look_for_images(x)
         if gradient and made.path is not None:
             leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
             told = self.session.gradients(Ref(handle, made.path), leaves)
@@ -277,6 +300,18 @@ class Model:
             if found and all(g.shape == found[0].shape for g in found):
                 made.gradient = torch.stack(found).sum(0)
         return made
+
+    def _look_for_images(self, x: Tensor) -> None:
+        """Raise `Unchecked` where a tensor of the notebook is encoded in place of x."""
+
+        def encoded() -> Tensor:
+            self.session.call(self.handle, x)
+            return self._seen(self.encoder)[-1]
+
+        name = images_followed(self.session, "VAE", encoded)
+        if name is not None:
+            text = f"`forward` encodes the notebook's `{name}`, not the images that it is given."
+            raise Unchecked(text, "hidden-global")
 
     @staticmethod
     def _returned(output: Any, q: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Absent(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(self)(name)
+        return type(self)(f"{self.__name__}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and (callable(args[0]) or hasattr(args[0], "__iter__")):
@@ -31,7 +31,10 @@ class Absent(types.ModuleType):
         return self
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return ()
+        if not self.__name__.endswith("Module"):  # Lightning's is torch's, and more
+            return ()
+        others = [base for base in bases if isinstance(base, type)]
+        return () if any(issubclass(b, torch.nn.Module) for b in others) else (torch.nn.Module,)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())

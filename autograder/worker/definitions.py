@@ -473,10 +473,10 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
         if "torchvision::nms" in str(error):
             define_torchvision_operators()
             return _run(statement, namespace)
-        if not isinstance(error, ModuleNotFoundError):
-            return describe(error)
-        for name in statement.binds:
-            namespace.setdefault(name, Absent(name))
+        if isinstance(error, ModuleNotFoundError):
+            for name in statement.binds:
+                namespace.setdefault(name, Absent(name))
+        return describe(error)
     return None
 
 

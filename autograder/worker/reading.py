@@ -20,9 +20,11 @@ _MOST = 40  # constants told
 def variables(target: Any, namespace: dict[str, Any]) -> dict[str, Any]:
     """Variables of the notebook that a function or class reads, itself or through helpers.
 
-    Numbers by value; of other variables only what they are: module, tensor, value or undefined.
+    Numbers by value; of other variables only what they are: module, tensor, value, undefined, or
+    absent, of a package that is not here.
     """
-    found: dict[str, Any] = {}
+    bases = vars(target).get("__orig_bases__", ()) if isinstance(target, type) else ()
+    found: dict[str, Any] = {b.__name__: "absent" for b in bases if isinstance(b, absent.Absent)}
     for code in _codes(target, namespace, set(), 0):
         for name in _global_names(code):
             kind = _kind(name, namespace)
@@ -41,8 +43,8 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
         return "module"
     if isinstance(value, torch.Tensor):
         return "tensor"
-    if isinstance(value, absent.Absent):  # of a package that is not here: data, perhaps
-        return None if value.__name__ == name else "value"
+    if isinstance(value, absent.Absent):
+        return "value" if isinstance(value, absent.AbsentData) else "absent"
     return None if callable(value) or isinstance(value, types.ModuleType) else "value"
 
 
