@@ -154,6 +154,24 @@ _REC_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+# of the divergences (B, nz) of single latents; no factor of the promised term
+_KL_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "that of the first example": lambda k: k[0].sum(),
+    "that of the last example": lambda k: k[-1].sum(),
+    "that of the first latent": lambda k: k[:, 0].mean(),
+    "the mean over the first example": lambda k: k[0].mean(),
+    "the sum over the first latent": lambda k: k[:, 0].sum(),
+    "that of a single latent": lambda k: k[0, 0],
+    "the largest": lambda k: k.max(),
+    "the largest of the examples": lambda k: k.sum(1).max(),
+    "the largest latent of each example": lambda k: k.max(1).values.mean(),
+    "the median": lambda k: k.sum(1).median(),
+    "its norm": lambda k: k.norm(),
+    "the root of its sum": lambda k: k.sum().sqrt(),
+    "the logarithm of its sum": lambda k: k.sum().log(),
+}
+
+
 def near(seen: float, expected: float) -> bool:
     """Equal up to the rounding of single precision."""
     if not math.isfinite(expected) or not math.isfinite(seen):
@@ -174,6 +192,10 @@ def explain_kl(cases: list[Case]) -> Cause:
                     for c, v in zip(cases, values, strict=True)
                 ):
                     return _kl_cause(slug, formula, transform, name)
+    for words, reduce in _KL_REDUCTIONS.items():
+        values = [float(reduce(FORMULAS["kl"][1](c.mu.double(), c.s.double()))) for c in cases]
+        if all(near(c.values[2], v) for c, v in zip(cases, values, strict=True)):
+            return Cause("kl-reduction", f"it is {words}", words)
     ratio = _constant_ratio([c.values[2] for c in cases], [float(kl(c)) for c in cases])
     if ratio is not None:
         return Cause("kl-formula", f"it is {ratio:.4g} times as large", f"{ratio:.6g}")

@@ -38,6 +38,8 @@ class Recipe:
     share: str = ""  # by whose number the rate is divided
     criterion: str = "promised"
     scale: float = 1.0  # times the criterion
+    warm: str = ""  # by what the weight of the KL term grows from pass to pass
+    rows: str = "all"  # of every batch
     inputs: str = "batch"  # what the model is run on
     target: str = "input"
     frozen: str = ""  # the parts and weights of the model that do not move, with commas between
@@ -383,6 +385,24 @@ _EPOCHS: dict[str, Callable[[int], int]] = {
     "at most two": lambda n: min(n, 2),
     **{str(k): functools.partial(_fixed, k) for k in (2, 3, 5, 10, 20)},
 }
+# by pass number, from 0, and the number of passes
+_WARM: dict[str, Callable[[int, int], float]] = {
+    "": lambda e, n: 1.0,
+    "the pass over all passes": lambda e, n: e / n,
+    "the pass, from 1, over all passes": lambda e, n: (e + 1) / n,
+    "the pass over the passes before the last": lambda e, n: e / max(n - 1, 1),
+    "a tenth of the pass": lambda e, n: min(1.0, e / 10),
+    "a tenth of the pass, from 1": lambda e, n: min(1.0, (e + 1) / 10),
+}
+_ROWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "all": lambda x: x,
+    "the first half": lambda x: x[: len(x) // 2],
+    "the second half": lambda x: x[len(x) // 2 :],
+    "every second row": lambda x: x[::2],
+    "all but the first row": lambda x: x[1:],
+    "all but the last row": lambda x: x[:-1],
+    **{f"the first {k} rows": lambda x, k=k: x[:k] for k in (2, 3, 4, 5)},  # type: ignore[misc]
+}
 AT_STEPS = ("after a step", "after a step of means")  # the steps that are noted, and no others
 PART_MODES = ("eval in the encoder", "eval in the decoder")
 PARTS_CLEARED = ("the encoder's alone", "the decoder's alone")
@@ -392,6 +412,7 @@ _CHOICES: dict[str, list[str]] = {
     "renewed": ["epoch", "batch"],
     "share": ["batches", "epochs"],
     "decay": [NOTED],
+    "warm": [name for name in _WARM if name],
     "mode": ["eval", NOTED, *PART_MODES],
     "clears": ["never", "epoch", "once", *PARTS_CLEARED, *AT_STEPS],
     "steps": ["never", "epoch", "end", "delayed", "twice", "last batch left out", "every other"],
@@ -433,7 +454,8 @@ def train(
             optimiser = made()
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
             model.zero_grad()
-        chosen = _chosen(batches, recipe.batches)
+        chosen = [_rows(x, recipe.rows) for x in _chosen(batches, recipe.batches)]
+        beta = course.beta * _WARM[recipe.warm](epoch, course.epochs)
         for i, x in enumerate(chosen):
             if recipe.epochs == "as many steps" and len(losses["total"]) == course.epochs:
                 break
@@ -447,7 +469,7 @@ def train(
                 note = course.note(len(losses["total"]))
                 model.train(note is None or note.training)
             target = TARGETS[recipe.target](x, batches, i)
-            loss = _loss(course, model, x, target, recipe, losses)
+            loss = _loss(course, model, x, target, recipe, losses, beta)
             loss.backward()
             pending = True
             if _steps_now(course, recipe, i, len(chosen), len(losses["total"])):
@@ -550,6 +572,11 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
     return batches[::-1] if which == "reversed" else batches
 
 
+def _rows(x: Tensor, which: str) -> Tensor:
+    """The rows of a batch that are used; a number stands for as many of the first ones."""
+    return x[: int(which)] if which.isdigit() else _ROWS[which](x)
+
+
 def _steps_now(course: Course, recipe: Recipe, index: int, count: int, passes: int) -> bool:
     """Whether a step follows batch `index` of `count`, the backward pass number `passes`."""
     if recipe.clears in AT_STEPS:
@@ -568,7 +595,9 @@ def _loss(
     target: Tensor,
     recipe: Recipe,
     losses: dict[str, list[float]],
+    beta: float | None = None,
 ) -> Tensor:
+    weight = course.beta if beta is None else beta
     given = x if recipe.inputs == "batch" else TARGETS[recipe.inputs](x, [], 0)
     outputs = model(given)
     if course.kind == "TinyAutoEncoder":
@@ -583,9 +612,9 @@ def _loss(
         first, second = terms["rec_loss"], terms["kl_loss"]
         own = _OWN_VAE_CRITERIA.get(recipe.criterion)
         if own is not None:
-            found = own(outputs, target, course.beta)
+            found = own(outputs, target, weight)
         else:
-            found = recipe.scale * _VAE_CRITERIA[recipe.criterion](first, second, course.beta)
+            found = recipe.scale * _VAE_CRITERIA[recipe.criterion](first, second, weight)
         losses["rec_loss"].append(first.item())
         losses["kl_loss"].append(second.item())
         losses["promised"].append((first + course.beta * second).item())
@@ -608,6 +637,11 @@ def stops_after(course: Course, seen: State) -> int | None:
 def changes_mode(course: Course, seen: State) -> bool:
     """Whether it is the promised training, but for steps in eval mode."""
     return _fits(course, seen, Recipe(mode=NOTED))
+
+
+def uses_first_rows(course: Course, seen: State, count: int) -> bool:
+    """Whether it is the promised training on the first rows of every batch."""
+    return _fits(course, seen, Recipe(rows=str(count)))
 
 
 def is_steady(course: Course) -> bool:
@@ -761,6 +795,9 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [_deviating((name, c)) for name in aspects for c in _CHOICES[name]]
     singles = [r for r in singles if r.target != "own output"]
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
+    singles += [Recipe(rows=name) for name in _ROWS if name != "all"]
+    if course.kind == "TinyVariational":
+        singles += [Recipe(warm=name) for name in _WARM if name]
     singles += [Recipe(inputs=name) for name in INPUTS]
     singles += [Recipe(inputs=name, target=name) for name in INPUTS]
     singles += [Recipe(frozen=_frozen(course, seen))]
@@ -806,7 +843,7 @@ def _combined(found: list[Recipe], told: list[Recipe]) -> Iterator[Recipe]:
 
 
 def _extended(bases: list[Recipe], count: int) -> Iterator[Recipe]:
-    aspects = ("renewed", "share", "clears", "steps", "batches", "epochs", "mode", "decay")
+    aspects = ("renewed", "share", "clears", "steps", "batches", "epochs", "mode", "decay", "warm")
     singles = [(name, choice) for name in aspects for choice in _CHOICES[name]]
     for recipe in bases:
         for chosen in itertools.combinations(singles, count):

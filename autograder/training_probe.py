@@ -34,6 +34,8 @@ _UPDATE = {
     "share": "wrong-learning-rate",
     "criterion": "wrong-criterion",
     "scale": "wrong-criterion",
+    "warm": "wrong-criterion",
+    "rows": "drops-data",
     "inputs": "wrong-target",
     "target": "wrong-target",
     "frozen": "detached-gradient",
@@ -144,7 +146,7 @@ class Trainer:
 
     def courses(self, draws: Draws, terms: Terms) -> list[Course]:
         """One step; one pass with a smaller last batch; three passes."""
-        shapes = ((7, 7, 1), (3 * 6 + 4, 6, 1), (9, 5, 3))
+        shapes = ((7, 7, 1), (3 * 8 + 6, 8, 1), (13, 7, 3))
         rate = 10 ** draws.real(-3.7, -2.3)
         return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
@@ -403,6 +405,10 @@ class Trainer:
             if name is not None:
                 text = f"Expected Adam with its defaults; the weights move as {name} does."
                 raise Wrong(text, "wrong-optimizer")
+            for size in sizes_written(session, self.name):
+                if replay.uses_first_rows(findings.late.course, findings.late.state, size):
+                    text = f"Of every batch, the training uses the first {size} images only."
+                    raise Wrong(text, "drops-data")
             text = "In a longer training the steps do not stay as they begin"
             raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
         for aspect, slug in _UPDATE.items():
@@ -449,6 +455,11 @@ class Trainer:
         if aspect == "criterion":
             slug = _CRITERIA.get(value, slug)
             return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
+        if aspect == "warm":
+            text = "The weight of the KL term should be beta throughout; yours grows by"
+            return Wrong(f"{text} {value}.", slug)
+        if aspect == "rows":
+            return Wrong(f"Of every batch, only {value} is used.", slug)
         if aspect == "inputs":
             text = "as input and as target" if recipe.target == value else "as input"
             return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)
