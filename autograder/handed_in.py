@@ -20,7 +20,7 @@ from autograder.outcomes import Stopped, Unchecked, Wrong
 from autograder.run import Run
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
-from autograder.weights_file import NAME
+from autograder.weights_file import BYTES, NAME
 
 TENSORS = 1000  # a file of more is none of this homework's
 SAMPLES = 2000  # drawn from the prior
@@ -74,6 +74,10 @@ def judged(session: Session, draws: Draws, run: Run) -> Judgement | None:
 
 def parse(data: bytes) -> Weights:
     """The weights in a file; raises `Wrong` with the remedy."""
+    if not data:
+        raise Wrong(
+            f"`{NAME}` is empty, or larger than {BYTES >> 20} MB; save it by the notebook's cell."
+        )
     try:
         tensors = safetensors.torch.load(data)
         length = int.from_bytes(data[:8], "little")

@@ -80,9 +80,12 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
     arguments += ["-p", "no:unraisableexception", "-p", "no:threadexception"]
     arguments += ["--assert=plain"]  # no check uses it, and to rewrite them takes a while
     arguments += [f"--confcutdir={HERE}"]
+    plugin = _Plugin(run)
     with _plain_pytest(), one_thread():
-        status = pytest.main([*arguments, *files], plugins=[_Named(run)])
-    if status == pytest.ExitCode.INTERRUPTED:
+        pytest.main([*arguments, *files], plugins=[plugin])
+    if plugin.broken:  # pytest interrupts itself then
+        raise Incomplete(plugin.broken)
+    if plugin.interrupted:
         raise KeyboardInterrupt
     for task in TASKS:
         judged = sum(r.points for r in run.grade.of_task(task))
@@ -90,14 +93,21 @@ def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:
             raise Incomplete(f"only {judged:g} of {task.points:g} points of {task.id} were judged")
 
 
-class _Named:
-    """Hands the run to conftest.py under the name by which it asks."""
+class _Plugin:
+    """Hands the run to conftest.py under the name by which it asks, and sees how pytest ends."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        self.run, self.interrupted, self.broken = run, False, ""
 
     def pytest_addhooks(self, pluginmanager: Any) -> None:
         pluginmanager.register(self.run, "autograder-run")
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.interrupted = True
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.broken = f"{report.nodeid} cannot be imported: {report.longreprtext[-500:]}"
 
 
 @contextmanager

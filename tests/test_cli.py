@@ -129,20 +129,27 @@ def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (pytest.ExitCode.INTERRUPTED, KeyboardInterrupt),
-        (pytest.ExitCode.INTERNAL_ERROR, run.Incomplete),
-        (pytest.ExitCode.OK, run.Incomplete),
-    ],
-)
+@pytest.mark.parametrize("status", [pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.OK])
 def test_half_a_grading_is_no_grade(
-    monkeypatch: pytest.MonkeyPatch, status: pytest.ExitCode, error: type[BaseException]
+    monkeypatch: pytest.MonkeyPatch, status: pytest.ExitCode
 ) -> None:
     monkeypatch.setattr(pytest, "main", lambda *_, **__: status)
-    with pytest.raises(error):
+    with pytest.raises(run.Incomplete):
         grade(corpus.submission("perfect"))
+
+
+def test_a_check_that_cannot_be_imported_is_a_failure_of_the_grader(
+    tmp_path: Path, unboxed: list[str]
+) -> None:
+    folder = student_folder(tmp_path, ROOT / "release" / "vae" / "vae.ipynb")
+    with (folder / "autograder" / "test_decoder.py").open("a") as file:
+        file.write("from autograder import nothing_of_this_name\n")
+    call = [sys.executable, "-m", "autograder", "grade", "vae.ipynb", *unboxed]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the grader failed" in done.stderr
+    assert "test_decoder.py cannot be imported" in done.stderr
+    assert "nothing_of_this_name" in done.stderr
 
 
 def student_folder(folder: Path, notebook: Path) -> Path:

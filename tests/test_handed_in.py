@@ -131,4 +131,6 @@ def test_only_a_regular_file_of_bearable_size_is_read(tmp_path: Path) -> None:
         file.unlink()
     with file.open("wb") as large:
         large.truncate(BYTES + 1)
-    assert content(tmp_path) is None
+    assert content(tmp_path) == b""
+    with pytest.raises(Wrong, match="larger than 64 MB"):
+        parse(b"")
