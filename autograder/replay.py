@@ -634,6 +634,22 @@ def stops_after(course: Course, seen: State) -> int | None:
     return found[0] if found else None
 
 
+def goes_as_promised(course: Course) -> bool:
+    """Whether the weights that were noted at every backward pass, not the end, are as promised."""
+    expected = [standins.sample(course.state["decoder.0.weight"])]
+
+    def look(step: int, model: Any) -> None:
+        expected.append(standins.sample(model.state_dict()["decoder.0.weight"].clone()))
+
+    train(course, Recipe(), look)
+    seen = [note.weights for note in course.notes[:-1]]
+    if len(seen) != len(expected) - 1 or not all(note.training for note in course.notes[:-1]):
+        return False
+    way = float((expected[-1] - expected[0]).norm())
+    apart = [float((a - b).norm()) for a, b in zip(seen, expected, strict=False)]
+    return max(apart) <= TOLERANCE * way
+
+
 def changes_mode(course: Course, seen: State) -> bool:
     """Whether it is the promised training, but for steps in eval mode."""
     return _fits(course, seen, Recipe(mode=NOTED))

@@ -107,7 +107,8 @@ class _Plugin:
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
-            self.broken = f"{report.nodeid} cannot be imported: {report.longreprtext[-500:]}"
+            last = report.longreprtext.strip().rpartition("\n")[2]
+            self.broken = f"{report.nodeid} cannot be imported: {last.removeprefix('E').strip()}"
 
 
 @contextmanager

@@ -174,7 +174,8 @@ def _compare_statistics(block: Block, row: Spec, training: bool) -> None:
 
 def _extra(step: Layer, where: str) -> Wrong:
     slug = "extra-batchnorm" if step.kind == "norm" else "extra-layer"
-    return Wrong(f"There is a {step.name} {where}, where the specification has none.", slug)
+    text = f"Found {step.name} {where}, where the specification has none."
+    return Wrong(text, slug)
 
 
 def _compare_after(block: Block, row: Spec) -> None:
