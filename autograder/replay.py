@@ -397,6 +397,7 @@ _WARM: dict[str, Callable[[int, int], float]] = {
 _ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "all": lambda x: x,
     "the first half": lambda x: x[: len(x) // 2],
+    "the first half, rounded up": lambda x: x[: (len(x) + 1) // 2],
     "the second half": lambda x: x[len(x) // 2 :],
     "every second row": lambda x: x[::2],
     "all but the first row": lambda x: x[1:],

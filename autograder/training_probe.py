@@ -462,7 +462,7 @@ class Trainer:
             text = "The weight of the KL term should be beta throughout; yours grows by"
             return Wrong(f"{text} {value}.", slug)
         if aspect == "rows":
-            return Wrong(f"Of every batch, only {value} is used.", slug)
+            return Wrong(f"Not the whole of every batch is used, but {value}.", slug)
         if aspect == "inputs":
             text = "as input and as target" if recipe.target == value else "as input"
             return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)

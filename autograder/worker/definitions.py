@@ -72,6 +72,9 @@ class Notebook:
     broken: list[dict[str, Any]] = field(default_factory=list)  # cells that do not parse
 
 
+MAGICS = 500  # of a cell; a cell with more does not parse
+
+
 def plain_python(source: str) -> str:
     """The source of a cell without the magics, shell lines and help marks of IPython."""
     first = source.lstrip().split(None, 1)[0] if source.strip() else ""
@@ -80,7 +83,7 @@ def plain_python(source: str) -> str:
             return ""
         source = source.replace(first, "#", 1)
     lines = source.split("\n")
-    for _ in lines:
+    for _ in lines[:MAGICS]:
         try:
             ast.parse("\n".join(lines))
             break
@@ -247,9 +250,13 @@ def _called(node: ast.AST) -> set[str]:
 
 
 def _changed(node: ast.stmt) -> set[str]:
-    """Names whose objects a statement changes without binding them."""
+    """Names whose objects a statement, or one within it, changes without binding them."""
     if isinstance(node, (*_BLOCKS, *_LOOPS)):
-        return {name for part in _parts(node) for name in _changed(part)}
+        return {name for part in _parts(node) for name in _changed_at_once(part)}
+    return _changed_at_once(node)
+
+
+def _changed_at_once(node: ast.stmt) -> set[str]:
     if isinstance(node, _SCOPES):  # `@registry.register` puts what it decorates into a registry
         return {_root(d) for d in node.decorator_list if _attribute(d)} - {""}
     if isinstance(node, ast.Assign):
@@ -297,19 +304,14 @@ def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[S
     light = (_without_training(s, heavy) for s in notebook.statements)
     candidates = [s for s in light if s is not None and (s.runs or isinstance(s.node, ast.Expr))]
     registers = _registers(candidates)
-    names, chosen = set(promised), set[int]()
-    while True:
-        found = {
-            id(s)
-            for s in candidates
-            if id(s) not in chosen and _serves(s, names, imported, registers)
-        }
-        if not found:
-            return [s for s in candidates if id(s) in chosen]
-        chosen |= found
-        for s in candidates:
-            if id(s) in found:
+    names, chosen, before = set(promised), set[int](), -1
+    while before != len(chosen):
+        before = len(chosen)
+        for s in reversed(candidates):  # what a statement rests on stands above it, as a rule
+            if id(s) not in chosen and _serves(s, names, imported, registers):
+                chosen.add(id(s))
                 names |= s.reads | s.binds
+    return [s for s in candidates if id(s) in chosen]
 
 
 def _without_training(statement: Statement, heavy: set[str]) -> Statement | None:
@@ -395,7 +397,9 @@ def _serves(
     statement: Statement, names: set[str], imported: set[str], registers: dict[str, set[str]]
 ) -> bool:
     node = statement.node
-    if statement.binds & {*names, "*"} or getattr(node, "module", None) == "__future__":
+    if "*" in statement.binds or not statement.binds.isdisjoint(names):
+        return True
+    if getattr(node, "module", None) == "__future__":
         return True
     for called in statement.calls:
         changed = registers.get(called, set())
