@@ -124,7 +124,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             made.longrepr = (str(item.path), item.location[1] or 0, "not attempted")
         elif isinstance(error, Wrong):
             made.longrepr = result.message + (
-                f" [{error.misconception}]" if error.misconception else ""
+                f" [{result.misconception}]" if result.misconception else ""
             )
 
 

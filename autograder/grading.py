@@ -7,7 +7,7 @@ from typing import Any
 
 from autograder.contract import ANSWERS, TASKS, Task
 from autograder.notebook import Notebook, answer_status, words
-from autograder.outcomes import NotAttempted, Unchecked, Wrong, printable
+from autograder.outcomes import NotAttempted, Raised, Unchecked, Wrong, printable
 
 FAULT = "The grader itself failed on this check, so it costs nothing; please report it: "
 
@@ -42,7 +42,8 @@ class Result:
         outcome = "unchecked" if isinstance(error, Unchecked) else "wrong"
         if isinstance(error, NotAttempted):
             outcome = "not-attempted"
-        return cls(task, id, points, outcome, printable(error.message), error.misconception)
+        slug = error.misconception or (error.likely if isinstance(error, Raised) else None)
+        return cls(task, id, points, outcome, printable(error.message), slug)
 
 
 def _verdict_within(error: BaseException) -> BaseException:

@@ -91,22 +91,25 @@ def collect(
     term: int,
     count: int = 4,
     spread: float = 0.7,
+    beta: float | None = None,
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q is read as by `used`.
 
-    term: the one of the three scalars that must be there. spread: of log_sigma.
+    term: the one of the three scalars that must be there. spread: of log_sigma. beta: the same in
+    all draws, where it is given.
     """
     cases = []
     betas = (3.0, 0.03, 0.5, 0.3)
     for index in range(count):
         nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
-        beta = betas[index % len(betas)] * draws.real(0.7, 1.4)
-        model = Model(session, nz, beta)
+        drawn = betas[index % len(betas)] * draws.real(0.7, 1.4)
+        weight = drawn if beta is None else beta
+        model = Model(session, nz, weight)
         q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
         answer = call_loss(session, model, used, x, rec, q, term)
         mu, s = used.reading.halves(answer.q)
-        cases.append(Case(mu, s, x, answer.rec, beta, answer.values))
+        cases.append(Case(mu, s, x, answer.rec, weight, answer.values))
     return cases
 
 

@@ -136,7 +136,9 @@ def factor(name: str, case: Case) -> float:
 
 _KL_FACTORS = [
     " ".join(p for p in parts if p) or "1"
-    for parts in itertools.product(("", "nz^-1"), ("", "batch", "batch^-1"), ("", "784^-1", "784"))
+    for parts in itertools.product(
+        ("", "nz^-1", "nz"), ("", "batch", "batch^-1"), ("", "784^-1", "784")
+    )
 ] + ["beta", "beta nz^-1", "beta^-1", "batch 64^-1", "nz 64^-1", "nz^-1 64", "64^-1"]
 _REC_FACTORS = [
     "1", "784", "784 batch", "batch", "batch^-1", "784^-1", "nz", "nz^-1", "0.5", "2", "0.5 784",
@@ -241,6 +243,9 @@ def explain_rec(cases: list[Case]) -> Cause:
         means = [(changed(c.x.double()) - c.rec.double()).square().mean() for c in cases]
         if all(near(c.values[1], float(m)) for c, m in zip(cases, means, strict=True)):
             return Cause("wrong-target", f"it compares with {words}")
+    if all(near(c.values[1], _broadcast(c)) for c in cases):
+        text = "it compares every image with every other, since the shapes differ and broadcast"
+        return Cause("wrong-target", text)
     if all(near(c.values[1], float(rec(c)) ** 0.5) for c in cases):
         return Cause("wrong-criterion", "it is the root of it")
     if all(near(c.values[1], 0.0) for c in cases):
@@ -249,6 +254,12 @@ def explain_rec(cases: list[Case]) -> Cause:
     if ratio is not None:
         return Cause("rec-reduction", f"scaled by {ratio:.4g}", f"{ratio:.6g}")
     return Cause("wrong-criterion", "it fits no known formula")
+
+
+def _broadcast(case: Case) -> float:
+    """The mean square of (B, 1, 28, 28) minus (B, 28, 28)."""
+    x, rec = case.x.double(), case.rec.double()
+    return float((x - rec.transpose(0, 1)).square().mean())
 
 
 _REC_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -303,6 +314,11 @@ def explain_total(cases: list[Case]) -> tuple[str | None, str]:
         if all(near(w, c.beta * factor(name, c)) for w, c in zip(weights, cases, strict=True)):
             return "kl-reduction", f"rec and beta * kl, scaled by {name}"
     return "", "no known combination of the two terms and beta"
+
+
+def weighs_alike(cases: list[Case]) -> bool:
+    """Whether the total is rec_loss plus the same number times kl_loss on every draw."""
+    return _constant_ratio([_weight(c) for c in cases], [1.0] * len(cases)) is not None
 
 
 def _is_total(case: Case, formula: Callable[[float, float, float], float]) -> bool:

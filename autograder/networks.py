@@ -219,6 +219,20 @@ def claimed(told: Any) -> Network:
         raise Unconfirmed("the trace has no known form") from error
 
 
+def as_far_as_it_got(told: dict[str, Any]) -> dict[str, Any]:
+    """The trace of a call that raised, with the last that became of its input as the result."""
+    result, flowing = 0, {0}
+    try:
+        for operation in map(_operation, told["operations"]):
+            if flowing & set(tensors_in(operation)):
+                numbers = tensors_of(operation.out)
+                flowing |= set(numbers)
+                result = numbers[-1] if numbers else result
+    except Exception as error:  # of a claim of no form
+        raise Unconfirmed("the trace has no known form") from error
+    return {**told, "result": result}
+
+
 def parameters_told(told: Any) -> dict[int, str]:
     """The names of the module's parameters and buffers in a trace, by number."""
     listed = told.get("names") if isinstance(told, dict) else None

@@ -127,6 +127,23 @@ def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
     return torch.cat([c.flatten() for c in calls])
 
 
+def _without_repeats(calls: list[Tensor]) -> Tensor | None:
+    """The draws without dimensions that all rows share, and rows that repeat another or mirror it.
+
+    None where nothing repeats.
+    """
+    left, repeats = [], False
+    for call in calls:
+        c = call.double()
+        shared = (c - c[:1]).abs().amax(0) <= SAME
+        ways = torch.nn.functional.normalize(c, dim=1)
+        alike = (ways @ ways.T).abs().triu(1) > 1 - 1e-6
+        again = alike.any(0) & (c.shape[1] >= 8)
+        repeats = repeats or bool(shared.any()) or bool(again.any())
+        left += [c[~again][:, ~shared].flatten(), c[0, shared]]
+    return torch.cat(left) if repeats else None
+
+
 def _same(first: Tensor, second: Tensor) -> bool:
     scale = float(first.abs().max().clamp(min=1.0))
     return bool(((first - second).abs() <= SAME * scale).all())
@@ -149,6 +166,9 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
     sample = distinct(calls, shared)
     if is_normal(sample) and (shared is not None or are_independent(calls)):
         return "normal", shared
+    left = None if shared is not None else _without_repeats(calls)
+    if left is not None and is_normal(left):
+        return "normal", "some"
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5)):
         if is_uniform(sample, low, high):
             return "uniform", shared

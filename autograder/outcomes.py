@@ -42,6 +42,18 @@ class NotAttempted(Unchecked):
     """There is no work to check yet."""
 
 
+_SIGNS = {
+    "wrong-channels": ("running_mean should contain", "channels, but got"),
+    "wrong-shape": (
+        "shapes cannot be multiplied",
+        "is invalid for input of size",
+        "must match the size of tensor",
+        "sizes of tensors must match",
+        "dimension out of range",
+    ),
+}
+
+
 class Raised(Unchecked):
     """Student code raised; `type`, `text`, `where` and `name` are what the worker says of it."""
 
@@ -56,6 +68,15 @@ class Raised(Unchecked):
         self.misconception = self._recognised()
         if self.misconception == "out-of-memory":
             self.message = f"Your code asked{place} for more memory than it is given ({self.type})."
+
+    @property
+    def likely(self) -> str | None:
+        """The misconception that such an error is a sign of, where no other was found."""
+        text = self.text.lower()
+        for slug, signs in _SIGNS.items():
+            if any(sign in text for sign in signs):
+                return slug
+        return None
 
     def _recognised(self) -> str | None:
         text = self.text.lower()

@@ -121,6 +121,8 @@ def _explain_sizes(
     session: Session, draws: Draws, nz: int, batch: int, beta: float, error: Wrong
 ) -> Wrong:
     """Whether it would work at other sizes, or with a variable of the notebook set."""
+    if session.misreads_arguments("VAE"):
+        return Wrong("`VAE` should take nz, then beta.", "wrong-signature")
 
     def works(nz: int, batch: int) -> bool:
         try:
@@ -294,8 +296,9 @@ def raise_noise(kind: str | None, shared: str | None) -> None:
     if shared == "frozen":
         raise Wrong("The noise is the same at every call; draw it afresh.", "frozen-noise")
     if shared is not None:
-        whom = "dimensions of a latent" if shared == "vector" else "rows of the batch"
-        raise Wrong(f"All {whom} share their noise; each needs its own.", "shared-noise")
+        whom = "All dimensions of a latent" if shared == "vector" else "All rows of the batch"
+        whom = "Some rows or dimensions" if shared == "some" else whom
+        raise Wrong(f"{whom} share their noise; each needs its own.", "shared-noise")
     if kind is not None and kind.startswith("uniform"):
         raise Wrong("The noise comes from a uniform distribution, not N(0, I).", "uniform-noise")
     if kind == "shifted":

@@ -32,6 +32,7 @@ _UPDATE = {
     "decay": "wrong-learning-rate",
     "rate": "wrong-learning-rate",
     "share": "wrong-learning-rate",
+    "part": "wrong-learning-rate",
     "criterion": "wrong-criterion",
     "scale": "wrong-criterion",
     "warm": "wrong-criterion",
@@ -61,6 +62,7 @@ _SCALED = (
 
 
 _CRITERIA = {
+    "every image with every other": "wrong-target",
     "rec_loss + kl_loss": "beta-ignored",
     "rec_loss - beta * kl_loss": "kl-sign",
 }
@@ -445,6 +447,13 @@ class Trainer:
         if aspect == "share":
             text = f"The rate is divided by the number of {value}; it should be as asked."
             return Wrong(text, slug)
+        if aspect == "part":
+            text = "Encoder and decoder are trained at different rates; both should have the one"
+            return Wrong(f"{text} asked for.", slug)
+        passes = self._backward_passes(findings)
+        if aspect == "scale" and passes > 1:
+            text = f"There are {passes} backward passes for every step; their gradients add up."
+            return Wrong(text, "gradients-accumulate")
         if aspect == "scale" and self.kind == "TinyAutoEncoder":
             text = "The squared error should be averaged over all pixels; yours is scaled"
             return Wrong(f"{text} by {value:.3g}.", "rec-reduction")
@@ -457,6 +466,9 @@ class Trainer:
             return Wrong(f"{text} ({value}).", "rec-reduction")
         if aspect == "criterion":
             slug = _CRITERIA.get(value, slug)
+            if slug == "wrong-target":
+                text = "Every output should be compared with its own input; yours is compared with"
+                return Wrong(f"{text} all of them, since the shapes differ and broadcast.", slug)
             return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
         if aspect == "warm":
             text = "The weight of the KL term should be beta throughout; yours grows by"
@@ -470,6 +482,12 @@ class Trainer:
             return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
         text = f"Part of the model does not move: {value}. No gradient reaches it, or no step."
         return Wrong(text, slug)
+
+    @staticmethod
+    def _backward_passes(findings: Findings) -> int:
+        """How many backward passes were noted for every batch."""
+        first = findings.trials[0].course
+        return (len(first.notes) - 1) // len(first.batches)
 
     def _check_first_step(self, session: Session, draws: Draws, findings: Findings) -> None:
         """Judge the first step alone where no recipe explains all trials."""
@@ -717,7 +735,8 @@ def _learns_throughout(findings: Findings) -> bool:
 
 def _goes_as_promised(findings: Findings) -> bool:
     """Whether every step was noted as promised, whatever weights were left in the end."""
-    return all(replay.goes_as_promised(t.course) for t in findings.trials)
+    courses = [trial.course for trial in findings.trials]
+    return any(map(replay.ends_elsewhere, courses)) and all(map(replay.goes_as_promised, courses))
 
 
 def _learned(trial: Trial) -> bool:

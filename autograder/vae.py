@@ -360,7 +360,7 @@ class Reading:
     layout: str | None = None
     scale: str | None = None
     noise: str | None = None  # normal, uniform, none
-    shared: str | None = None  # frozen, batch, vector
+    shared: str | None = None  # frozen, batch, vector, some
 
     @property
     def right(self) -> bool:

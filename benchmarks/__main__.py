@@ -24,7 +24,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from autograder import learning
+from autograder import learning, referee
 from autograder.grading import Grade
 from autograder.notebook import Notebook, read
 from autograder.run import Run, perform
@@ -80,12 +80,18 @@ class Metered(Submission):
 
 
 def cpu_of_grading(notebook: Notebook) -> float:
-    """CPU seconds of host and worker for one more notebook in this process."""
-    Metered.spent, begun = 0.0, time.process_time()
+    """CPU seconds of host, worker and referee for one more notebook in this process."""
+    Metered.spent, begun = 0.0, time.process_time() - cpu_of_referee()
     submission = Metered(notebook.cells, boxed=True)
     perform(Run(Grade(notebook), submission, seed=1, learning=False))
     submission.close()
-    return time.process_time() - begun + Metered.spent
+    return time.process_time() + cpu_of_referee() - begun + Metered.spent
+
+
+def cpu_of_referee() -> float:
+    """CPU seconds of the referee so far."""
+    process = referee._referee.process
+    return 0.0 if process is None else cpu_of(process.pid)
 
 
 def cpu_of_start() -> float:
