@@ -58,6 +58,11 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
     assert noise.kind([calls[0]] * 6) == ("normal", "frozen")
     assert noise.kind([c[:1].expand(50, 30) for c in calls]) == ("normal", "batch")
     assert noise.kind([c[:, :1].expand(50, 30) for c in calls]) == ("normal", "vector")
+    assert noise.kind([torch.cat([c, -c]) for c in calls]) == ("normal", "some")
+    assert noise.kind([torch.cat([c[:, :9], c[:1, 9:].expand(50, 21)], 1) for c in calls]) == (
+        "normal",
+        "some",
+    )
     assert noise.kind([draws.uniform(50, 30) for _ in range(6)]) == ("uniform", None)
     assert noise.kind([0 * c for c in calls]) == ("none", None)
     assert noise.kind([0 * c + 1 for c in calls]) == ("constant", None)
