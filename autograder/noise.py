@@ -15,6 +15,7 @@ from torch import Tensor
 
 ALARM = 1e-10
 LEAST = 500  # numbers from which the range of a uniform distribution is read off
+MOST_ROWS = 500  # of a call; the checks ask for less than a hundred
 SAME = 1e-3  # draws closer than this in every number are one draw
 _LOG = math.log(2 / ALARM)
 
@@ -130,9 +131,11 @@ def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
 def _without_repeats(calls: list[Tensor]) -> Tensor | None:
     """The draws without dimensions that all rows share, and rows that repeat another or mirror it.
 
-    None where nothing repeats.
+    None where nothing repeats, or where there are too many rows to compare each with each.
     """
     left, repeats = [], False
+    if any(len(call) > MOST_ROWS for call in calls):
+        return None
     for call in calls:
         c = call.double()
         shared = (c - c[:1]).abs().amax(0) <= SAME

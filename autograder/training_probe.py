@@ -208,8 +208,8 @@ class Trainer:
             raise Unchecked(text, "uses-global-model")
         found = self._explain(session, trials)
         recipe = found.recipe
-        if recipe is None and self._trains_on_other_data(session, trials[0]):
-            raise self._other_data(session)
+        if recipe is None:
+            self._look_for_other_data(session, trials[0])
         if recipe is not None and _compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
@@ -258,13 +258,14 @@ class Trainer:
             return False
         return none.differentiated and replay.moved(course, none.state)
 
-    def _other_data(self, session: Session) -> Unchecked:
+    def _look_for_other_data(self, session: Session, trial: Trial) -> None:
+        """Raise `Unchecked` where data of the notebook are trained on, not those of the loader."""
         reads = session.reads(self.name)
-        text = f"`{self.name}` trains on other data than the loader that it is handed."
         names = [n for n, kind in reads.items() if kind in ("value", "tensor")]
-        if names:
-            text = f"{text} It reads the notebook's `{names[0]}`."
-        return Unchecked(text, "stale-batch" if "tensor" in reads.values() else "hidden-global")
+        if names and self._trains_on_other_data(session, trial):
+            text = f"`{self.name}` trains on other data than the loader that it is handed. It reads"
+            slug = "stale-batch" if "tensor" in reads.values() else "hidden-global"
+            raise Unchecked(f"{text} the notebook's `{names[0]}`.", slug)
 
     def _explain(self, session: Session, trials: list[Trial]) -> Findings:
         """The recipe of the trials, or of trials with a variable of the notebook set."""

@@ -304,9 +304,10 @@ class Model:
     def _look_for_images(self, x: Tensor) -> None:
         """Raise `Unchecked` where a tensor of the notebook is encoded in place of x."""
 
-        def encoded() -> Tensor:
+        def encoded() -> Tensor | None:
             self.session.call(self.handle, x)
-            return self._seen(self.encoder)[-1]
+            seen = self._seen(self.encoder)
+            return seen[-1] if seen else None
 
         name = images_followed(self.session, "VAE", encoded)
         if name is not None:
