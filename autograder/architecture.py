@@ -328,7 +328,7 @@ class Architecture:
             whole, single = session.call(made.module, x), session.call(made.module, x[:1])
         except Raised:
             return  # a network that works for some batches only was charged for that
-        whole = whole[:1] if isinstance(whole, Tensor) else None
+        whole = whole[:1] if isinstance(whole, Tensor) and whole.dim() else None
         if isinstance(whole, Tensor) and getattr(single, "shape", None) != whole.shape:
             return  # so was one whose answer has another shape for a batch of one
         if whole is None or not networks.agree(whole, single):

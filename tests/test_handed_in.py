@@ -72,7 +72,7 @@ def test_trained_weights_are_judged_and_nothing_is_trained_again(
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (b"", "is not a file of weights"),
+        (b"", "is empty, or larger than 64 MB"),
         (b"\xff" * 100, "is not a file of weights"),
         (save({"encoder.weight": torch.zeros(3)}), "do not fit your `VAE(64)`"),
         (save({"x": torch.tensor([float("nan")])}), "are not those of a trained VAE"),
