@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from autograder import training_verdicts
 from autograder.checks import check
 from autograder.draws import Draws
 from autograder.learning import LearningRun
+from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
 from autograder.replay import Terms, losses_after
 from autograder.run import Run
 from autograder.submission import Session, Submission
-from autograder.training_probe import Findings, Trainer, check_series
+from autograder.training_probe import Findings, Trainer
 
 TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
 
@@ -17,19 +19,22 @@ TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
 @check("ae-training", "update", 1.5)
 def test_update(session: Session, draws: Draws, run: Run) -> None:
     """A step is Adam's, of the rate asked for, on the mean squared error."""
-    TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_update(TRAINER, session, draws, findings)
 
 
 @check("ae-training", "stepping", 1.5)
 def test_stepping(session: Session, draws: Draws, run: Run) -> None:
     """One step for every batch, with fresh gradients, in train mode."""
-    TRAINER.check_stepping(session, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_stepping(TRAINER, session, findings)
 
 
 @check("ae-training", "epochs", 1)
 def test_epochs(session: Session, draws: Draws, run: Run) -> None:
     """As many passes over the loader as asked for."""
-    TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_epochs(TRAINER, session, draws, findings)
 
 
 @check("ae-training", "losses", 1)
@@ -62,7 +67,7 @@ def check_learning(
     settled: whether it is known to learn.
     """
     findings = findings_of(trainer, session, draws, run)
-    trainer.check_fruitful(session, findings)
+    training_verdicts.check_fruitful(trainer, session, findings)
     explained = findings.recipe is not None and bool(findings.recipe.deviations())
     if not run.should_learn(whole.task) or explained or settled:
         return

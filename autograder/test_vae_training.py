@@ -6,16 +6,17 @@ further keys. `habits` are asked for to know that.
 
 from __future__ import annotations
 
-from autograder import handed_in
+from autograder import handed_in, training_verdicts
 from autograder.checks import check
 from autograder.draws import Draws
 from autograder.learning import LearningRun, limit
+from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
 from autograder.replay import losses_after
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_ae_training import check_learning, findings_of
-from autograder.training_probe import Trainer, check_series
+from autograder.training_probe import Trainer
 from autograder.vae import Habits
 
 TRAINER = Trainer("train_vae", "TinyVariational")
@@ -24,19 +25,22 @@ TRAINER = Trainer("train_vae", "TinyVariational")
 @check("vae-training", "update", 1)
 def test_update(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """A step is Adam's, of the rate asked for, on the total of `model.loss`."""
-    TRAINER.check_update(session, draws, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_update(TRAINER, session, draws, findings)
 
 
 @check("vae-training", "stepping", 1)
 def test_stepping(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """One step for every batch, with fresh gradients, in train mode."""
-    TRAINER.check_stepping(session, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_stepping(TRAINER, session, findings)
 
 
 @check("vae-training", "epochs", 0.5)
 def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """As many passes over the loader as asked for."""
-    TRAINER.check_epochs(session, draws, findings_of(TRAINER, session, draws, run))
+    findings = findings_of(TRAINER, session, draws, run)
+    training_verdicts.check_epochs(TRAINER, session, draws, findings)
 
 
 @check("vae-training", "losses", 1)

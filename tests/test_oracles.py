@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from autograder import losses, noise, replay
+from autograder import explaining, losses, noise, recipes, replay
 from autograder.draws import Draws
 from autograder.losses import Case
-from autograder.replay import Note, Recipe, Terms, Told
+from autograder.recipes import Recipe
+from autograder.replay import Note, Terms, Told
 from autograder.worker import standins
 
 SEEDS = st.integers(0, 2**32)
@@ -86,7 +87,7 @@ def test_the_replay_is_that_of_torchs_adam(seed: int) -> None:
             optimiser.zero_grad()
             torch.nn.functional.mse_loss(model(x), x).backward()
             optimiser.step()
-    assert replay.same(drawn, model.state_dict(), replay.train(drawn, Recipe()).state)
+    assert explaining.same(drawn, model.state_dict(), replay.train(drawn, Recipe()).state)
 
 
 def recipe_id(recipe: Recipe) -> str:
@@ -128,7 +129,7 @@ def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
         replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
         for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3))
     ]
-    found = replay.explain(courses, [replay.train(c, recipe).state for c in courses])
+    found = explaining.explain(courses, [replay.train(c, recipe).state for c in courses])
     assert found is not None
     assert found.deviations() == recipe.deviations()
     if recipe.deviations() != ["rate"]:
@@ -139,7 +140,7 @@ def test_weights_that_nothing_explains_stay_unexplained() -> None:
     draws = Draws(4, "recipes")
     drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
     state = {k: v + 0.1 if v.is_floating_point() else v for k, v in drawn.state.items()}
-    assert replay.explain([drawn], [state]) is None
+    assert explaining.explain([drawn], [state]) is None
 
 
 def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() -> None:
@@ -157,10 +158,10 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
         end = standins.sample(state["decoder.0.weight"]).double()
         notes = [Note(bool(n[0]), n[1:].double()) for n in model.noted] + [Note(True, end)]
         seen = replace(drawn, notes=tuple(notes))
-        assert replay.same(seen, state, replay.train(seen, _noted(told)).state)
+        assert explaining.same(seen, state, replay.train(seen, _noted(told)).state)
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
-        assert not replay.same(seen, others, replay.train(seen, _noted(told)).state)
-        assert not replay.same(seen, state, seen.promised.state)
+        assert not explaining.same(seen, others, replay.train(seen, _noted(told)).state)
+        assert not explaining.same(seen, state, seen.promised.state)
 
 
 @given(SEEDS)
@@ -196,18 +197,18 @@ def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(sha
         told = tuple(_as_claimed(*row) for row in model.stepped)
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         seen.append((replace(drawn, notes=tuple(notes), told=told), state))
-    recipe = Recipe(optimiser=replay.TOLD, clears=clears)
+    recipe = Recipe(optimiser=recipes.TOLD, clears=clears)
     for course, state in seen[1:]:
-        assert replay.same(course, state, replay.train(course, recipe).state)
-        assert not replay.same(course, state, replay.train(course, Recipe(clears=clears)).state)
+        assert explaining.same(course, state, replay.train(course, recipe).state)
+        assert not explaining.same(course, state, replay.train(course, Recipe(clears=clears)).state)
         other = replace(course, told=tuple(replace(t, kind="Adam") for t in course.told))
         with pytest.raises((TypeError, ValueError)):
             replay.train(other, recipe)
 
 
 def _as_claimed(step: int, kind: str, options: dict[str, float]) -> Told:
-    return Told(step, kind, {k: options[k] for k in replay.OPTIONS if k in options})
+    return Told(step, kind, {k: options[k] for k in recipes.OPTIONS if k in options})
 
 
 def _noted(aspect: str) -> Recipe:
-    return Recipe(decay=replay.NOTED) if aspect == "decay" else Recipe(mode=replay.NOTED)
+    return Recipe(decay=recipes.NOTED) if aspect == "decay" else Recipe(mode=recipes.NOTED)

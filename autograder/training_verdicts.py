@@ -1,0 +1,327 @@
+"""What is wrong with a training of which the findings are known; every check names its own part."""
+
+from __future__ import annotations
+
+from autograder import explaining, recipes, replay
+from autograder.draws import Draws
+from autograder.outcomes import Unchecked, Wrong
+from autograder.reads import sizes_written
+from autograder.recipes import Recipe
+from autograder.submission import Session
+from autograder.training_probe import DROPPING, Findings, Trainer, Trial, promised
+
+_UPDATE = {
+    "optimiser": "wrong-optimizer",
+    "renewed": "wrong-optimizer",
+    "decay": "wrong-learning-rate",
+    "rate": "wrong-learning-rate",
+    "share": "wrong-learning-rate",
+    "part": "wrong-learning-rate",
+    "criterion": "wrong-criterion",
+    "scale": "wrong-criterion",
+    "warm": "wrong-criterion",
+    "rows": "drops-data",
+    "inputs": "wrong-target",
+    "target": "wrong-target",
+    "frozen": "detached-gradient",
+}
+
+_STEPPING = {
+    "mode": "eval-mode-training",
+    "steps": "no-step",
+    "clears": "gradients-accumulate",
+    "batches": "stale-batch",
+}
+
+_SCALED = (
+    "sum of squares",
+    "squares summed over pixels",
+    "half of the squares",
+    "mean square over the number of batches",
+)
+
+_CRITERIA = {
+    "every image with every other": "wrong-target",
+    "rec_loss + kl_loss": "beta-ignored",
+    "rec_loss - beta * kl_loss": "kl-sign",
+}
+
+# Nothing is learnt from these, whatever the model; otherwise a run has to tell.
+_FRUITLESS = {
+    "optimiser": ("Adam that maximises",),
+    "criterion": ("minus the mean square", "minus the total"),
+    "steps": ("never",),
+    "epochs": ("none",),
+    "target": tuple({*recipes.TARGETS} - {"input", *recipes.INPUTS} | {"inverted input"}),
+}
+
+
+def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Findings) -> None:
+    """Optimiser, rate, criterion, target, and a whole gradient; raises `Wrong`."""
+    recipe = findings.recipe
+    name = findings.follows("rate", "beta")
+    if name is not None:
+        text = f"The steps follow the notebook's `{name}`, not the argument or the model."
+        raise Wrong(text, "hidden-global")
+    if recipe is None and _goes_as_promised(findings):
+        text = "The steps are as promised, but then the model is given other weights than"
+        raise Wrong(f"{text} those of the last step.")
+    if recipe is None:
+        _check_first_step(trainer, session, draws, findings)
+        return
+    if findings.late is not None and findings.stop is None and not findings.evaluates:
+        name = explaining.optimiser_of(findings.late.course, findings.late.state)
+        if name is not None:
+            text = f"Expected Adam with its defaults; the weights move as {name} does."
+            raise Wrong(text, "wrong-optimizer")
+        for size in sizes_written(session, trainer.name):
+            if explaining.uses_first_rows(findings.late.course, findings.late.state, size):
+                text = f"Of every batch, the training uses the first {size} images only."
+                raise Wrong(text, "drops-data")
+        text = "In a longer training the steps do not stay as they begin"
+        raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
+    for aspect, slug in _UPDATE.items():
+        if aspect in recipe.deviations():
+            raise _update_fault(trainer, session, findings, recipe, aspect, slug)
+
+
+def _update_fault(
+    trainer: Trainer,
+    session: Session,
+    findings: Findings,
+    recipe: Recipe,
+    aspect: str,
+    slug: str,
+) -> Wrong:
+    value = getattr(recipe, aspect)
+    if aspect == "rate":
+        name = trainer.replaces(session, findings, "rate")
+        if name is not None:
+            text = f"The rate comes from the notebook's `{name}`, not from the argument."
+            return Wrong(text, "hidden-global")
+        return Wrong("The steps are not of the learning rate that was asked for.", slug)
+    if value == recipes.TOLD:
+        return _told_fault(findings)
+    if aspect == "optimiser":
+        return Wrong(f"Expected Adam with its defaults; the weights move as {value} does.", slug)
+    if aspect == "renewed":
+        text = f"The optimiser is made again at every {value}, so that it forgets its past."
+        return Wrong(text, slug)
+    if aspect == "share":
+        text = f"The rate is divided by the number of {value}; it should be as asked."
+        return Wrong(text, slug)
+    if aspect == "part":
+        text = "Encoder and decoder are trained at different rates; both should have the one"
+        return Wrong(f"{text} asked for.", slug)
+    passes = _backward_passes(findings)
+    if aspect == "scale" and passes > 1:
+        text = f"There are {passes} backward passes for every step; their gradients add up."
+        return Wrong(text, "gradients-accumulate")
+    if aspect == "scale" and trainer.kind == "TinyAutoEncoder":
+        text = "The squared error should be averaged over all pixels; yours is scaled"
+        return Wrong(f"{text} by {value:.3g}.", "rec-reduction")
+    if aspect == "scale":
+        return Wrong(f"What is minimised is {value:.3g} times the total.", slug)
+    if aspect == "decay":
+        return Wrong("The learning rate changes on the way; it should stay as asked.", slug)
+    if aspect == "criterion" and value in _SCALED:
+        text = "The squared error should be averaged over all pixels; yours is scaled"
+        return Wrong(f"{text} ({value}).", "rec-reduction")
+    if aspect == "criterion":
+        slug = _CRITERIA.get(value, slug)
+        if slug == "wrong-target":
+            text = "Every output should be compared with its own input; yours is compared with"
+            return Wrong(f"{text} all of them, since the shapes differ and broadcast.", slug)
+        return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
+    if aspect == "warm":
+        text = "The weight of the KL term should be beta throughout; yours grows by"
+        return Wrong(f"{text} {value}.", slug)
+    if aspect == "rows":
+        return Wrong(f"Not the whole of every batch is used, but {value}.", slug)
+    if aspect == "inputs":
+        text = "as input and as target" if recipe.target == value else "as input"
+        return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)
+    if aspect == "target":
+        return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
+    text = f"Part of the model does not move: {value}. No gradient reaches it, or no step."
+    return Wrong(text, slug)
+
+
+def _backward_passes(findings: Findings) -> int:
+    """How many backward passes were noted for every batch."""
+    first = findings.trials[0].course
+    return (len(first.notes) - 1) // len(first.batches)
+
+
+def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings: Findings) -> None:
+    """Judge the first step alone where no recipe explains all trials."""
+    first = findings.trials[0]
+    if promised(first):
+        return
+    recipe = explaining.explain([first.course], [first.state])
+    if recipe is not None and recipe.deviations():
+        aspect = recipe.deviations()[0]
+        if aspect in _UPDATE:
+            raise _update_fault(trainer, session, findings, recipe, aspect, _UPDATE[aspect])
+        slug = {**_STEPPING, "epochs": "wrong-epochs"}[aspect]
+        raise Wrong(f"The first step is not as promised ({getattr(recipe, aspect)}).", slug)
+    if not explaining.same(first.course, trainer.trial(session, first.course).state, first.state):
+        text = "Two trainings from the same start differ: inputs or targets are random."
+        raise Wrong(text, "wrong-target")
+    if explaining.steps_as_adam(first.course, first.state):
+        text = "The steps are Adam's, but what is minimised is not the promised loss."
+        raise Wrong(text, "wrong-criterion")
+    raise Wrong("The weights after one step are not those of Adam on the promised loss.")
+
+
+def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> None:
+    """A step for every batch with fresh gradients, in train mode; raises `Wrong`."""
+    recipe = findings.recipe
+    if recipe is None:
+        if _goes_as_promised(findings):
+            return  # its end was charged with the update
+        if promised(findings.trials[0]):
+            raise Wrong("The weights after a pass are not those of one step for every batch.")
+        if not _learns_throughout(findings):
+            raise _unknown_update()
+        return  # the update was charged
+    for aspect, slug in _STEPPING.items():
+        if aspect in recipe.deviations():
+            raise _stepping_fault(trainer, session, findings, recipe, aspect, slug)
+    if findings.stop is not None and _passes(findings) == 1:
+        text = f"Of {replay.MANY} batches in a pass, the training uses {findings.stop}."
+        raise Wrong(text, "drops-data")
+    if findings.evaluates:
+        raise Wrong("After some steps the model trains on in eval mode.", "eval-mode-training")
+    if findings.unmoved:
+        text = "The batches of the loader are not moved to the `device` that is asked for."
+        raise Wrong(text, "hard-coded-device")
+    if any(trial.reseeded for trial in findings.trials):
+        text = "The random numbers are the same at every step: set no seed in the loop."
+        raise Wrong(text, "frozen-noise")
+
+
+def _stepping_fault(
+    trainer: Trainer, session: Session, findings: Findings, recipe: Recipe, aspect: str, slug: str
+) -> Wrong:
+    value = getattr(recipe, aspect)
+    if aspect == "mode":
+        whose = f"The {value.split()[-1]}" if value in recipes.PART_MODES else "The model"
+        some = ", for some of the steps" if value == recipes.NOTED else ""
+        return Wrong(f"{whose} is in eval mode while it trains{some}.", slug)
+    courses = [t.course for t in findings.trials]
+    if recipe.clears in recipes.AT_STEPS and all(c.steps_once_a_pass for c in courses):
+        return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
+    if recipe.clears in recipes.AT_STEPS:
+        text = "Gradients of several batches are summed for one step; each batch has its own."
+        return Wrong(text, "gradients-accumulate")
+    if aspect == "clears" and value in recipes.PARTS_CLEARED:
+        return Wrong(f"Not all gradients are cleared: {value}.", slug)
+    if aspect == "clears":
+        return Wrong("Gradients of earlier batches are still there at a step.", slug)
+    if aspect == "batches":
+        if value in DROPPING:
+            return Wrong("Not every batch of the loader is used.", "drops-data")
+        if value == "each twice":
+            return Wrong("There are two steps on every batch, where one was asked for.", slug)
+        return Wrong("The same batch is used over and over.", slug)
+    if value in ("epoch", "end"):
+        return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
+    if value == "never":
+        if "module" in session.reads(trainer.name).values():
+            text = f"`{trainer.name}` does not train the model that it is handed."
+            return Wrong(text, "uses-global-model")
+        if not any(t.differentiated for t in findings.trials):
+            text = "No gradient of the loss reaches the weights of the model."
+            return Wrong(text, "detached-gradient")
+        if all(t.cleared for t in findings.trials):
+            text = "The gradients are cleared between the backward pass and the step."
+            return Wrong(text, "gradients-accumulate")
+        return Wrong("The weights never move: no step follows the backward pass.", slug)
+    if value == "delayed":
+        return Wrong("The step comes before the backward pass of its batch.", slug)
+    return Wrong("There is not exactly one step for every batch.", slug)
+
+
+def check_fruitful(trainer: Trainer, session: Session, findings: Findings) -> None:
+    """Not a training of which the replay shows that it leads nowhere; raises `Wrong`."""
+    recipe = findings.recipe
+    for aspect, choices in _FRUITLESS.items():
+        value = getattr(recipe, aspect, None)
+        if value in choices:
+            slug = {**_UPDATE, **_STEPPING, "epochs": "wrong-epochs"}[aspect]
+            if recipe is not None and aspect in _STEPPING:
+                fault = _stepping_fault(trainer, session, findings, recipe, aspect, slug)
+                slug = fault.misconception or slug
+            text = f"Nothing is learnt from such a training ({aspect}: {value})."
+            raise Wrong(text, slug)
+
+
+def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Findings) -> None:
+    """As many passes as asked for; raises `Wrong`."""
+    recipe = findings.recipe
+    if recipe is None:
+        if not _learns_throughout(findings) and not _goes_as_promised(findings):
+            raise _unknown_update()
+        return
+    if findings.stop is not None and _passes(findings) > 1:
+        text = f"The training ends after {findings.stop} steps, before the last pass is over."
+        raise Wrong(text, "wrong-epochs")
+    if "epochs" in recipe.deviations() or findings.follows("epochs"):
+        name = findings.follows("epochs") or trainer.replaces(session, findings, "epochs")
+        if name is not None:
+            text = f"The number of passes comes from the notebook's `{name}`."
+            raise Wrong(text, "hidden-global")
+        raise Wrong(
+            f"Asked for 3 passes over the loader, it makes another number: {recipe.epochs}.",
+            "wrong-epochs",
+        )
+
+
+def _passes(findings: Findings) -> int:
+    return 0 if findings.late is None else findings.late.course.epochs
+
+
+def _told_fault(findings: Findings) -> Wrong:
+    """What is wrong with an optimiser of which its own claim gives the weights."""
+    told = findings.trials[-1].course.told
+    if len({t.options.get("lr") for t in told}) > 1:
+        text = "The learning rate changes on the way; it should stay as asked."
+        return Wrong(text, "wrong-learning-rate")
+    text = f"Expected Adam with its defaults; the weights move as {told[0].name} does."
+    return Wrong(text, "wrong-optimizer")
+
+
+def _unknown_update() -> Unchecked:
+    return Unchecked(
+        "What a step does is not known, so steps and passes could not be followed. "
+        "Look at the other messages of this task first."
+    )
+
+
+def _learns_throughout(findings: Findings) -> bool:
+    """Whether a training that nothing explains still does what training is for.
+
+    As many gradients reached the weights as there are batches in all passes, the weights changed
+    after each, and on the host they lower the promised loss at least half as far as the promised
+    training does: a count alone could be set.
+    """
+    return all(
+        t.course.epochs * len(t.course.batches) == len(t.course.notes) - 1 == len(t.course.steps)
+        and _learned(t)
+        for t in findings.trials
+    )
+
+
+def _goes_as_promised(findings: Findings) -> bool:
+    """Whether every step was noted as promised, whatever weights were left in the end."""
+    courses = [trial.course for trial in findings.trials]
+    return any(map(explaining.ends_elsewhere, courses)) and all(
+        map(explaining.goes_as_promised, courses)
+    )
+
+
+def _learned(trial: Trial) -> bool:
+    course = trial.course
+    start, reached = replay.loss_of(course, course.state), replay.loss_of(course, trial.state)
+    return reached <= start - 0.5 * (start - replay.loss_of(course, course.promised.state))
