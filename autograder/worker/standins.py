@@ -211,7 +211,7 @@ class TinyVariational(nn.Module):
 
         extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
         outputs: further keys of what forward returns, for a loop that logs them. swapped: whether
-        the loss takes outputs before x, as a loop was written for.
+        the loss takes outputs before x, too, as a loop may have been written for.
         """
         super().__init__()
         self.outputs, self.swapped = outputs or [], swapped
@@ -232,7 +232,7 @@ class TinyVariational(nn.Module):
 
     def loss(self, x: Any, outputs: Any) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
-        if self.swapped:
+        if self.swapped and isinstance(x, dict):
             x, outputs = outputs, x
         first = (x - outputs["rec"]).abs().pow(1.5).mean()
         second = outputs["q"].pow(4).mean()
