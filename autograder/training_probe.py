@@ -168,7 +168,9 @@ class Trainer:
         if recipe is not None and not recipe.deviations() and found.variable is None:
             found.late = self._look_late(session, draws, terms)
             if found.late is not None and not promised(found.late):
-                found.stop = explaining.stops_after(found.late.course, found.late.state)
+                late = found.late.course
+                if len(late.notes) <= late.epochs * len(late.batches):  # a rate may fall to nothing
+                    found.stop = explaining.stops_after(late, found.late.state)
                 found.evaluates = explaining.changes_mode(found.late.course, found.late.state)
             found.unmoved = self._leaves_batches(session, courses[0])
         return found
