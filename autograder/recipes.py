@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NOTED = "as noted"
+CUT = "those before a pass ends early"
 TOLD = "the optimiser that it names"
 
 

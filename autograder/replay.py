@@ -236,9 +236,15 @@ def _optimiser(
 
 
 def train(
-    course: Course, recipe: Recipe, watch: Callable[[int, Any], None] | None = None
+    course: Course,
+    recipe: Recipe,
+    watch: Callable[[int, Any], None] | None = None,
+    cuts: tuple[int, ...] = (),
 ) -> Trained:
-    """Train the tiny model by a recipe; `watch` is told every step's number and the model."""
+    """Train the tiny model by a recipe; `watch` is told every step's number and the model.
+
+    cuts: after how many batches each pass ends, if some end early.
+    """
     model = course.model()
     _set_mode(model, recipe.mode)
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
@@ -264,6 +270,8 @@ def train(
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
             model.zero_grad()
         chosen = [_rows(x, recipe.rows) for x in _chosen(batches, recipe.batches)]
+        if cuts:
+            chosen = chosen[: cuts[epoch]]
         beta = course.beta * WARM[recipe.warm](epoch, course.epochs)
         for i, x in enumerate(chosen):
             if recipe.epochs == "as many steps" and len(losses["total"]) == course.epochs:

@@ -8,7 +8,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ class Findings:
     """The trials of one function, and the recipe that explains them all, if one does.
 
     variable: of the notebook, that had to hold an argument, `rate`, `epochs` or `beta`, for that.
+    cuts: after how many batches the passes of each trial ended, where some ended early.
     late: the trial with many steps, where it is not as the short ones promise; stop: the step after
     which it ended, if that is why.
     """
@@ -59,6 +60,7 @@ class Findings:
     trials: list[Trial]
     recipe: Recipe | None
     variable: tuple[str, str] | None = None
+    cuts: list[tuple[int, ...]] = field(default_factory=list)
     late: Trial | None = None
     stop: int | None = None
     evaluates: bool = False
@@ -73,6 +75,9 @@ class Findings:
         """What the recipe gives for a trial, or the promise where none is known."""
         if self.recipe is None or self.right:
             return trial.course.promised
+        for cut, one in zip(self.cuts, self.trials, strict=False):
+            if one is trial:
+                return replay.train(trial.course, Recipe(), cuts=cut)
         return replay.train(trial.course, self.recipe)
 
     def series(self, trial: Trial, *names: str) -> list[list[float]]:
@@ -231,6 +236,10 @@ class Trainer:
                 again = self._with_variable(session, courses, name, what)
                 if again and all(promised(t) for t in again):
                     return Findings(again, Recipe(), (name, what))
+            cuts = [explaining.cuts(t.course, t.state) for t in trials]
+            if all(cut is not None for cut in cuts):
+                ended = [cut for cut in cuts if cut is not None]
+                return Findings(trials, Recipe(batches=recipes.CUT), cuts=ended)
         return Findings(trials, recipe)
 
     def _with_variable(

@@ -221,7 +221,7 @@ def _stepping_fault(
     if aspect == "clears":
         return Wrong("Gradients of earlier batches are still there at a step.", slug)
     if aspect == "batches":
-        if value in DROPPING:
+        if value in (*DROPPING, recipes.CUT):
             return Wrong("Not every batch of the loader is used.", "drops-data")
         if value == "each twice":
             return Wrong("There are two steps on every batch, where one was asked for.", slug)
