@@ -81,7 +81,7 @@ class Metered(Submission):
 
 def cpu_of_grading(notebook: Notebook) -> float:
     """CPU seconds of host, worker and referee for one more notebook in this process."""
-    Metered.spent, begun = 0.0, time.process_time() - cpu_of_referee()
+    Metered.spent, begun = 0.0, time.process_time() + cpu_of_referee()
     submission = Metered(notebook.cells, boxed=True)
     perform(Run(Grade(notebook), submission, seed=1, learning=False))
     submission.close()
