@@ -25,6 +25,7 @@ from autograder.recipes import (
     VAE_CRITERIA,
     WARM,
     Recipe,
+    first_rows,
 )
 from autograder.worker import standins
 
@@ -380,7 +381,7 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
 
 def _rows(x: Tensor, which: str) -> Tensor:
     """The rows of a batch that are used; a number stands for as many of the first ones."""
-    return x[: int(which)] if which.isdigit() else ROWS[which](x)
+    return first_rows(int(which), x) if which.isdigit() else ROWS[which](x)
 
 
 def _steps_now(course: Course, recipe: Recipe, index: int, count: int, passes: int) -> bool:

@@ -30,6 +30,7 @@ def test_a_failure_names_the_package_that_is_not_here() -> None:
         (IMPORT, f"{IMPORT}\nfrom einops_of_no_kind import rearrange"),
         ("x = torch.flatten(x, start_dim=1)", "x = rearrange(x, 'b c h w -> b (c h w)')"),
     )
+    assert len(made.results) == 3
     assert all(not r.passed and "`rearrange` is of a package" in r.message for r in made.results)
 
 
