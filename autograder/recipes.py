@@ -87,7 +87,6 @@ def _kl(outputs: dict[str, Tensor]) -> Tensor:
 AE_CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "promised": lambda r, x: (r - x).square().mean(),
     "sum of squares": lambda r, x: (r - x).square().sum(),
-    "every image with every other": lambda r, x: (r - x.transpose(0, 1)).square().mean(),
     "squares summed over pixels": lambda r, x: (r - x).square().sum() / len(x),
     "half of the squares": lambda r, x: (r - x).square().mean() / 2,
     "absolute error": lambda r, x: (r - x).abs().mean(),

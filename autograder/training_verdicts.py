@@ -42,7 +42,6 @@ _SCALED = (
 )
 
 _CRITERIA = {
-    "every image with every other": "wrong-target",
     "rec_loss + kl_loss": "beta-ignored",
     "rec_loss - beta * kl_loss": "kl-sign",
 }
@@ -130,9 +129,6 @@ def _update_fault(
         return Wrong(f"{text} ({value}).", "rec-reduction")
     if aspect == "criterion":
         slug = _CRITERIA.get(value, slug)
-        if slug == "wrong-target":
-            text = "Every output should be compared with its own input; yours is compared with"
-            return Wrong(f"{text} all of them, since the shapes differ and broadcast.", slug)
         return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
     if aspect == "warm":
         text = "The weight of the KL term should be beta throughout; yours grows by"

@@ -117,6 +117,9 @@ RECIPES = [
     Recipe(batches="all but the last"),
     Recipe(epochs="one more"),
     Recipe(epochs="10"),
+    Recipe(target="mean image"),
+    Recipe(rows="the first half"),
+    Recipe(rows="all but the first row"),
     Recipe(optimiser="SGD", clears="never"),
     Recipe(mode="eval", epochs="one more"),
 ]
@@ -127,13 +130,22 @@ def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
     draws = Draws(3, "recipes")
     courses = [
         replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
-        for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3))
+        for shape in ((7, 7, 1), (30, 8, 1), (13, 7, 3))
     ]
     found = explaining.explain(courses, [replay.train(c, recipe).state for c in courses])
     assert found is not None
     assert found.deviations() == recipe.deviations()
     if recipe.deviations() != ["rate"]:
         assert found == recipe
+
+
+def test_passes_that_end_early_are_told_by_the_weights_that_they_leave() -> None:
+    drawn = course(6, "TinyAutoEncoder")
+    ended = (3, 1, 2)
+    weights = replay.train(drawn, Recipe(), cuts=ended).state
+    noted = replace(drawn, notes=(Note(True, torch.zeros(1)),) * (1 + sum(ended)))
+    assert explaining.cuts(noted, weights) == ended
+    assert explaining.cuts(noted, drawn.promised.state) is None
 
 
 def test_weights_that_nothing_explains_stay_unexplained() -> None:
