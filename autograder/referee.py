@@ -25,7 +25,7 @@ from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
 from autograder.processes import debugging
 from autograder.waiting import Clock, waited
-from autograder.worker import wire
+from autograder.worker import syscalls, wire
 from autograder.worker.__main__ import drop_privileges, leave_keyring
 
 _HEADER_LIMIT = 64 << 20  # bytes; of a claim that came over the wire already
@@ -191,6 +191,7 @@ def main() -> None:
     leave_keyring()
     if options.get("uid"):
         drop_privileges(options["uid"])
+    syscalls.refuse_calls()
     import torch
 
     torch.set_num_threads(1)

@@ -252,10 +252,8 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             return [], verdict, notes
 
     def _log_faults(self, filename: str, verdict: Verdict) -> None:
-        for task, told in verdict.tasks.items():
-            for check in told["checks"]:
-                if check["passed"] and check["message"]:
-                    self.log.error("%s: %s/%s: %s", filename, task, check["id"], check["message"])
+        for task, check in verdict.broken():
+            self.log.error("%s: %s/%s: %s", filename, task, check["id"], check["message"])
 
     def _book(self, where: dict[str, str], cells: list[dict[str, Any]], verdict: Verdict) -> None:
         """Write scores and remarks; points, comments and extra credit given by hand stay."""

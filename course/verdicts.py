@@ -24,6 +24,7 @@ from typing import Any
 import autograder
 from autograder import weights_file
 from autograder.contract import ANSWERS, TASKS
+from autograder.grading import FAULT
 from autograder.notebook import Notebook, NotebookError, read
 
 GRADER = Path(autograder.__file__).resolve().parent
@@ -39,13 +40,26 @@ class Verdict:
     fault: str = ""
 
     def share(self, task: str) -> float | None:
-        """The part of a task's points that is reached, or None where the grader failed."""
-        if self.fault:
+        """The part of a task's points that is reached, or None where the grader failed.
+
+        A check in which it fails costs nothing; but it may be the student who made it fail, so
+        that a person decides what the task is worth.
+        """
+        if self.fault or any(id == task for id, _ in self.broken()):
             return None
         if task not in self.tasks:
             return 0.0
         told = self.tasks[task]
         return float(told["score"]) / float(told["max_score"])
+
+    def broken(self) -> list[tuple[str, dict[str, Any]]]:
+        """Checks in which the grader itself failed, each with its task."""
+        return [
+            (task, check)
+            for task, told in self.tasks.items()
+            for check in told["checks"]
+            if check["passed"] and check["message"].startswith(FAULT)
+        ]
 
     @property
     def total(self) -> float:
@@ -173,7 +187,11 @@ def shown(verdict: Verdict, task: str) -> str:
     if task not in verdict.tasks:
         return f"{task}: 0 points. {verdict.reason}"
     told = verdict.tasks[task]
-    lines = [f"{task}: {told['score']:g} of {told['max_score']:g} points ({told['status']})"]
+    points = f"{told['score']:g} of {told['max_score']:g} points"
+    if verdict.share(task) is None:
+        lines = [f"{task}: not graded yet. The program found {points}, but failed on a part."]
+    else:
+        lines = [f"{task}: {points} ({told['status']})"]
     messages: dict[str, None] = {}
     for check in told["checks"]:
         cause = f"[{check['misconception']}] " if check["misconception"] else ""

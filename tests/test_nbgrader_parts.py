@@ -12,11 +12,20 @@ from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
 from autograder.contract import ANSWERS
-from autograder.notebook import NotebookError, cells_of, locate_answers, parse, source, words
+from autograder.grading import Grade, Result
+from autograder.notebook import (
+    Notebook,
+    NotebookError,
+    cells_of,
+    locate_answers,
+    parse,
+    source,
+    words,
+)
 from course import clean
 from course.rebuild import Graded, rebuild
 from course.settings import configure
-from course.verdicts import Verdict
+from course.verdicts import Verdict, shown
 from solution import notebook as built
 from tests import classroom
 
@@ -149,3 +158,20 @@ def test_formgrader_shows_the_marking_scheme_and_feedback_does_not() -> None:
     assert "Marking scheme" in page(where)
     assert "posterior collapse" not in page({"nbgrader": {"notebook": "vae"}})
     assert "posterior collapse" in built.build()
+
+
+def test_a_task_in_which_the_grader_failed_is_left_to_a_person() -> None:
+    grade = Grade(Notebook("vae.ipynb", []))
+    grade.results += [
+        Result.of("encoder", "codes", 2.0, RuntimeError("no answer"), ""),
+        Result.of("encoder", "layers", 3.0, None, ""),
+        Result.of("decoder", "layers", 5.0, None, "A remark is no failure."),
+    ]
+    told = {task["id"]: task for task in grade.as_json()["tasks"]}
+    verdict = Verdict(told)
+    assert verdict.share("encoder") is None
+    assert verdict.share("decoder") == 5 / told["decoder"]["max_score"]
+    assert [(task, check["id"]) for task, check in verdict.broken()] == [("encoder", "codes")]
+    text = " ".join(shown(verdict, "encoder").split())
+    assert text.startswith("encoder: not graded yet.")
+    assert "RuntimeError: no answer" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 from autograder import cgroups
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
+from autograder.worker import syscalls
 from tests.system import ROOT, as_ordinary_user
 
 PREAMBLE = "import os, socket, subprocess, sys, time, torch"
@@ -228,3 +230,39 @@ def test_a_group_is_gone_when_its_submission_is_closed() -> None:
     assert all(folder.exists() for folder in group.folders)
     made.close()
     assert not any(folder.exists() for folder in group.folders)
+
+
+CALLS = """
+import ctypes, errno
+def refused(number, *values):
+    ctypes.set_errno(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.argtypes = [ctypes.c_long] * (1 + len(values))
+    done = libc.syscall(number, *values)
+    return None if done >= 0 else errno.errorcode[ctypes.get_errno()]
+"""
+
+
+def asked_of_the_kernel(expression: str) -> object:
+    """What an expression with `refused` gives inside the box."""
+    return asked(f"{CALLS}\ndef sample_images(): return {expression}")
+
+
+def test_the_kernel_is_asked_for_nothing_but_what_a_notebook_needs() -> None:
+    machine = syscalls.MACHINES[platform.machine()]
+    numbers = sorted(machine.refused.values())
+    told = asked_of_the_kernel(f"[refused(n, 0, 0, 0, 0, 0) for n in {numbers}]")
+    assert told == ["EPERM"] * len(numbers)
+    bits = [1 << bit for bit in (17, 25, 26, 27, 28, 29, 30)]
+    told = asked_of_the_kernel(f"[refused({machine.clone}, n, 0, 0, 0, 0) for n in {bits}]")
+    assert told == ["EPERM"] * len(bits)
+    families = [n for n in range(46) if n not in (1, 2, 10)]
+    told = asked_of_the_kernel(f"[refused({machine.socket}, n, 1, 0) for n in {families}]")
+    assert told == ["EAFNOSUPPORT"] * len(families)
+    told = asked_of_the_kernel(f"[refused({machine.socket}, n, 1, 0) for n in (1, 2, 10)]")
+    assert told == [None] * 3
+    x32 = 1 << 30
+    assert asked_of_the_kernel(f"refused({x32} + {machine.socket}, 2, 1, 0)") == "ENOSYS"
+    assert asked_of_the_kernel("refused(435, 0, 0)") == "ENOSYS"
+    source = "[p for p in [os.fork()] if p or os._exit(0)] and 1"
+    assert asked_of_the_kernel(source) == 1
