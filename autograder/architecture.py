@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from torch import Tensor
 from autograder import layers, networks, referee, specs
 from autograder.compare import described
 from autograder.draws import Draws
-from autograder.layers import Layer
+from autograder.layers import Block, Layer
 from autograder.networks import Network, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
@@ -281,14 +282,29 @@ class Architecture:
         """Convolutions and linear layers; raises `Wrong`."""
         network, made = self.confirmed(session, draws, training=False)
         x = self.inputs(draws, made.nz, made.batch)
-        _, found = layers.blocks(self._layers(network, x))
-        specs.compare_weights(found, self.spec)
-
-    def _layers(self, network: Network, x: Tensor) -> list[Layer]:
         try:
-            return referee.read(network, x)
+            self._hold(network, made, x, lambda _, found: specs.compare_weights(found, self.spec))
         except Unconfirmed as error:
             raise self._unconfirmed({}, error) from error
+
+    @staticmethod
+    def _hold(
+        network: Network,
+        made: Confirmed,
+        x: Tensor,
+        compare: Callable[[list[Layer], list[Block]], None],
+    ) -> None:
+        """Compare the network's layers, read by its operations or else by what these do.
+
+        Raises what the first comparison does.
+        """
+        try:
+            compare(*layers.blocks(referee.read(network, x)))
+        except Wrong:
+            with contextlib.suppress(Wrong):
+                compare(*layers.blocks(referee.read(made.network, x, by="effects")))
+                return
+            raise
 
     def check_rest(self, session: Session, draws: Draws) -> None:
         """Norms, activations, nothing else, both modes, and a whole gradient; raises `Wrong`."""
@@ -314,8 +330,11 @@ class Architecture:
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
         network, made = self.confirmed(session, draws, training)
         x = self.inputs(draws, made.nz, made.batch)
-        before, found = layers.blocks(self._layers(network, x))
-        specs.compare_rest(before, found, self.spec, training)
+
+        def compare(before: list[Layer], found: list[Block]) -> None:
+            specs.compare_rest(before, found, self.spec, training)
+
+        self._hold(network, made, x, compare)
         if not training:
             self._check_single(session, draws, made)
             self._check_gradient(session, draws, made)

@@ -97,7 +97,7 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
             if index == norm.last:
                 found += _pointwise(pending, network, x, learned)
                 pending = []
-                found.append(_batch_norm(norm.channels, norm.statistics))
+                found.append(batch_norm(norm.channels, norm.statistics))
             continue
         if not pending and _is_affine(operation, found, flowing, learned):
             continue
@@ -190,16 +190,12 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
         if len([n for n in tensors_in(operation) if n in flowing]) > 1:
             return [Layer("product", name=name)]
         return [Layer("linear", channels=shape[-1] if shape else 0, bias=name != "mm")]
-    if name in BATCH_NORMS:
-        return [_norm(operation, shape)]
-    if name in OTHER_NORMS:
-        kind = name.removeprefix("native_").replace("_", " ")
-        return [Layer("norm", resolution=shape[2:], name=kind)]
+    if name in BATCH_NORMS | OTHER_NORMS:
+        return [norm_layer(operation)]
     if name in ("_softmax", "_log_softmax"):
         return [Layer("activation", name=name.strip("_").replace("_", " "))]
-    if name in SHAPES:
-        crops = name in ("slice", "narrow", "constant_pad_nd") and len(shape) == 4
-        return [Layer("crop", resolution=shape[2:])] if crops else []
+    if (crop := reads_as_crop(operation)) is not None:
+        return [crop] if crop.resolution else []
     if name in POINTWISE | MAKERS:
         return []
     source = _shape(operation.args[0]) if operation.args else ()
@@ -211,8 +207,21 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
     return [Layer("other", resolution=resolution, name=name.strip("_").replace("_", " "))]
 
 
-def _norm(operation: Operation, shape: tuple[int, ...]) -> Layer:
-    """A batch norm, or the instance norm that torch makes of one."""
+def reads_as_crop(operation: Operation) -> Layer | None:
+    """A crop or a pad of images; one without a resolution for any other reshape."""
+    if operation.name not in SHAPES:
+        return None
+    shape = _shape(operation.out)
+    crops = operation.name in ("slice", "narrow", "constant_pad_nd") and len(shape) == 4
+    return Layer("crop", resolution=shape[2:] if crops else ())
+
+
+def norm_layer(operation: Operation) -> Layer:
+    """A batch norm, or the instance norm that torch makes of one; or one of another kind."""
+    shape = _shape(operation.out)
+    if operation.name in OTHER_NORMS:
+        kind = operation.name.removeprefix("native_").replace("_", " ")
+        return Layer("norm", resolution=shape[2:], name=kind)
     training = {
         "_batch_norm_with_update": True,
         "_batch_norm_no_update": False,
@@ -221,10 +230,11 @@ def _norm(operation: Operation, shape: tuple[int, ...]) -> Layer:
     if training is None:
         training = next((a for a in operation.args[3:6] if isinstance(a, bool)), False)
     channels = shape[1] if len(shape) > 1 else 0
-    return _batch_norm(channels, "batch" if training else "running")
+    return batch_norm(channels, "batch" if training else "running")
 
 
-def _batch_norm(channels: int, statistics: str) -> Layer:
+def batch_norm(channels: int, statistics: str) -> Layer:
+    """A batch norm; statistics: batch or running."""
     return Layer("norm", channels, name="batch norm", statistics=statistics)
 
 
@@ -325,7 +335,7 @@ def _name_function(operations: list[Operation]) -> str | None:
     result = tensors.get(next(iter(tensors_of(operations[-1].out)), -1))
     if result is None or result.shape != _PROBE.shape:
         return None
-    return _name_pairs(_PROBE, result.double()) or ""
+    return named_function(_PROBE, result.double()) or ""
 
 
 def _name_effect(operations: list[Operation], network: Network, x: Tensor) -> str | None:
@@ -347,14 +357,17 @@ def _name_effect(operations: list[Operation], network: Network, x: Tensor) -> st
     after = tensors.get(next(iter(tensors_of(last.out)), -1))
     for candidate in before:
         if after is not None and candidate.shape == after.shape and candidate.is_floating_point():
-            name = _name_pairs(candidate.double().flatten(), after.double().flatten())
+            name = named_function(candidate.double().flatten(), after.double().flatten())
             if name is not None:
                 return name
     return None
 
 
-def _name_pairs(before: Tensor, after: Tensor) -> str | None:
-    """The function that takes each of these numbers to the other."""
+def named_function(before: Tensor, after: Tensor) -> str | None:
+    """The activation that takes each of these numbers to the other, or "identity".
+
+    None where it is none of those that have a name.
+    """
     if torch.allclose(after, before, atol=1e-6):
         return "identity"
     positive = before > 0

@@ -92,11 +92,12 @@ def collect(
     count: int = 4,
     spread: float = 0.7,
     beta: float | None = None,
+    training: bool = True,
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q is read as by `used`.
 
     term: the one of the three scalars that must be there. spread: of log_sigma. beta: the same in
-    all draws, where it is given.
+    all draws, where it is given. training: whether the model is in train mode.
     """
     cases = []
     betas = (3.0, 0.03, 0.5, 0.3)
@@ -105,6 +106,7 @@ def collect(
         drawn = betas[index % len(betas)] * draws.real(0.7, 1.4)
         weight = drawn if beta is None else beta
         model = Model(session, nz, weight)
+        model.mode(training)
         q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
         answer = call_loss(session, model, used, x, rec, q, term)

@@ -169,6 +169,9 @@ _KL_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "the largest latent of each example": lambda k: k.max(1).values.mean(),
     "the median": lambda k: k.sum(1).median(),
     "its norm": lambda k: k.norm(),
+    "its sum over the width of q": lambda k: k.sum() / (2 * k.shape[1]),
+    "its mean over the width of q": lambda k: k.mean() / 2,
+    "its mean over all numbers of q": lambda k: k.mean() / (2 * k.numel()),
     "the root of its sum": lambda k: k.sum().sqrt(),
     "the logarithm of its sum": lambda k: k.sum().log(),
 }

@@ -28,7 +28,7 @@ TOLERANCE = 2e-3  # of the largest output: float32, another order of summation, 
 
 CONVOLUTIONS = {"convolution", "_convolution"}
 FOLDS = {"im2col", "col2im"}  # a convolution is a product between them
-PRODUCTS = {"addmm", "mm", "bmm", "baddbmm", "linear", "matmul"}
+PRODUCTS = {"addmm", "mm", "bmm", "baddbmm", "linear", "matmul", "mv", "addmv", "dot"}
 BATCH_NORMS = {
     "native_batch_norm",
     "_native_batch_norm_legit",
@@ -48,7 +48,9 @@ POINTWISE = set(
     div div_ rsub neg abs exp expm1 log log1p sqrt rsqrt
     reciprocal pow maximum minimum clamp clamp_ clamp_min clamp_max where gt ge lt le eq ne
     logical_not bitwise_not logical_and bitwise_and logical_or bitwise_or sign square masked_fill
-    masked_fill_ heaviside
+    masked_fill_ heaviside exp_ neg_ pow_ sqrt_ rsqrt_ reciprocal_ square_ abs_ log_ log1p_ expm1_
+    clamp_min_ clamp_max clamp_max_ logaddexp logaddexp2 fmax fmin lerp lerp_ addcmul addcmul_
+    addcdiv addcdiv_ xlogy xlog1py logit sinc atan2 hypot copysign sgn signbit nan_to_num
     """.split()
 )
 SHAPES = set(
@@ -56,7 +58,8 @@ SHAPES = set(
     view _unsafe_view reshape _reshape_alias permute transpose t squeeze unsqueeze expand clone
     contiguous detach alias slice select split split_with_sizes unbind cat stack copy_ _to_copy
     constant_pad_nd reflection_pad2d replication_pad2d lift_fresh movedim flatten unflatten to
-    as_strided narrow lift_fresh_copy repeat
+    as_strided narrow lift_fresh_copy repeat unfold squeeze_ unsqueeze_ transpose_ t_ swapaxes
+    unsafe_split unsafe_split_with_sizes diagonal
     """.split()
 )
 _POOLS = set(
@@ -64,7 +67,8 @@ _POOLS = set(
     max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mean
     upsample_nearest2d upsample_bilinear2d _softmax _log_softmax pixel_shuffle sum amax amin std
     var max min norm linalg_vector_norm any all argmax argmin cumsum prod logsumexp roll flip gather
-    index_select _local_scalar_dense
+    index_select _local_scalar_dense std_mean pixel_unshuffle channel_shuffle native_channel_shuffle
+    slice_scatter select_scatter index_add index_add_ index_fill index_copy convolution_backward
     """.split()
 )
 # writing to chosen elements: `h[h < 0] *= 0.2`
@@ -85,7 +89,7 @@ _VIEWS = set(
     """
     view reshape _reshape_alias permute transpose t squeeze unsqueeze expand detach alias slice
     select split split_with_sizes unbind as_strided narrow lift_fresh movedim flatten unflatten to
-    contiguous
+    contiguous squeeze squeeze_ unsqueeze_ transpose_ t_ unfold diagonal swapaxes
     """.split()
 )
 _PARAMETERS = ("trained", "frozen")
@@ -311,6 +315,8 @@ def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
     if operation.name in BATCH_NORMS:
         _check_batch_norm([*args, *named.values()])
         args = [args[0], *(a.clone() if isinstance(a, Tensor) else a for a in args[1:])]
+    if operation.name == "heaviside":  # torch knows no derivative, not even that it is none
+        args = [a.detach() if isinstance(a, Tensor) else a for a in args]
     if operation.name == "detach":  # what a cut gradient would be if it were whole
         function = torch.ops.aten.alias.default
     _bind(operation.out, function(*args, **named), tensors)

@@ -99,6 +99,7 @@ AE_CRITERIA: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "norm of the difference": lambda r, x: (r - x).norm(),
     "root of the mean square": lambda r, x: (r - x).square().mean().sqrt(),
     "minus the mean square": lambda r, x: -(r - x).square().mean(),
+    "square of the mean difference of the batch": lambda r, x: (r - x).mean(0).square().mean(),
     "mean square over the number of batches": lambda r, x: (r - x).square().mean() / len(x),
 }
 # likewise for a VAE, from the terms a and b of model.loss

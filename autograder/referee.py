@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from autograder import layers, networks, sandbox
+from autograder import effects, layers, networks, sandbox
 from autograder.layers import Layer
 from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
@@ -48,9 +48,12 @@ def gradients(network: Network, x: Tensor, weights: Tensor) -> list[Tensor | Non
     return [g if isinstance(g, Tensor) else None for g in found]
 
 
-def read(network: Network, x: Tensor) -> list[Layer]:
-    """The network as layers; see `layers.read`. Raises `Unconfirmed`."""
-    found = _ask("read", network, x)
+def read(network: Network, x: Tensor, by: str = "operations") -> list[Layer]:
+    """The network as layers; raises `Unconfirmed`.
+
+    by: operations, see `layers.read`, or effects, see `effects.read`.
+    """
+    found = _ask(by, network, x)
     if not isinstance(found, list):
         raise Unconfirmed("it has no layers")
     return [_layer(told) for told in found]
@@ -182,7 +185,8 @@ def _perform(op: str, network: Network, inputs: list[Tensor]) -> Any:
         return network.run(*inputs)
     if op == "gradients":
         return network.gradients(*inputs)
-    return [vars(layer) for layer in layers.read(network, *inputs)]
+    read = effects.read if op == "effects" else layers.read
+    return [vars(layer) for layer in read(network, *inputs)]
 
 
 def main() -> None:

@@ -99,7 +99,12 @@ def _sizes(draws: Draws) -> tuple[int, int]:
 def test_batches(session: Session, draws: Draws) -> None:
     """Every example once an epoch, unchanged, in batches of `batch_size`."""
     large = draws.integer(130, 300)
-    for size, batch_size in (_sizes(draws), (3 * large + 1, large)):  # one example is left over
+    small = draws.integer(2, 4)
+    for size, batch_size in (  # one example is left over
+        _sizes(draws),
+        (3 * large + 1, large),
+        (13 * small + 1, small),
+    ):
         for batches in _epochs(session, size, batch_size, unchanged=True):
             _check_batches(session, draws, batches, size, batch_size)
     _check_length(session, draws)
@@ -184,6 +189,24 @@ def test_shuffling(session: Session, draws: Draws) -> None:
         raise Wrong(text, "not-shuffled")
     if any(_common(first, second) >= 3 for first, second in itertools.pairwise(epochs)):
         text = "The same examples share a batch in every epoch; shuffle examples, not batches."
+        raise Wrong(text, "not-shuffled")
+    _check_with_workers(session, draws)
+
+
+def _check_with_workers(session: Session, draws: Draws) -> None:
+    """A DataLoader with worker processes draws indices in a random order, too."""
+    size, batch_size = _sizes(draws)
+    make = session.read("make_data_loader")
+    try:
+        loader = session.call(make, session.make("Numbered", size), batch_size, 2)
+        batches = session.iterate(session.handle(loader, "batch_sampler"), 3 * size)
+    except Stopped:
+        raise
+    except Unchecked:
+        return  # not every iterable has one
+    order = [i for batch in batches if isinstance(batch, list) for i in batch]
+    if order == list(range(size)):
+        text = "With worker processes the examples come in the order of the dataset."
         raise Wrong(text, "not-shuffled")
 
 

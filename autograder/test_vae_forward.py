@@ -96,6 +96,21 @@ def _check_call(
     model.mode(training)
     call = model.forward(draw_code(draws, batch, nz))
     _check_output(call, nz, batch)
+    _check_mode(session, model, training)
+
+
+def _check_mode(session: Session, model: Model, training: bool) -> None:
+    """No part of the model is in another mode than before the call."""
+    names = {"the model": model.handle, "its encoder": model.encoder, "its decoder": model.decoder}
+    for name, part in names.items():
+        try:
+            mode = session.attribute(part, "training")
+        except Raised:
+            continue
+        if mode is (not training):
+            now = "eval" if training else "train"
+            text = f"`forward` puts {name} into {now} mode; the mode is for others to choose."
+            raise Wrong(text, "mode-dependent")
 
 
 def _check_output(call: Forward, nz: int, batch: int) -> None:

@@ -31,6 +31,8 @@ from autograder.submission import Session
 from autograder.vae import LAYOUTS, Habits, Model, Sizes, try_sizes
 from autograder.worker import standins
 
+_TERMS = ("The total", "'rec_loss'", "'kl_loss'")  # by TOTAL, REC, KL
+
 
 @dataclass
 class Evidence:
@@ -54,6 +56,17 @@ def test_rec(session: Session, draws: Draws, habits: Habits) -> None:
             text = f"{words} of the `x` that it is given; yours reads the notebook's `{name}`."
             raise Wrong(text, "hidden-global")
         raise Wrong(f"{words}; {cause.words}.", cause.misconception or None)
+    _check_eval_mode(session, draws, evidence, REC)
+
+
+def _check_eval_mode(session: Session, draws: Draws, evidence: Evidence, term: int) -> None:
+    """A term that is right in train mode is right in eval mode."""
+    if not _is_right(evidence.cases, term):
+        return  # and was let pass, for what forward was charged for
+    cases = collect(session, draws, evidence.used, evidence.sizes, term, count=2, training=False)
+    if not _is_right(cases, term):
+        text = f"{_TERMS[term]} is right in train mode only; the mode should not matter."
+        raise Wrong(text, "mode-dependent")
 
 
 def _data_variable(session: Session, draws: Draws, used: Habits, sizes: Sizes) -> str | None:
@@ -79,6 +92,7 @@ def test_kl(session: Session, draws: Draws, habits: Habits) -> None:
         raise _kl_fault(session, draws, evidence, cause)
     if evidence.fault is not None:
         raise evidence.fault
+    _check_eval_mode(session, draws, evidence, KL)
 
 
 def _kl_cause(session: Session, draws: Draws, evidence: Evidence) -> losses.Cause:
@@ -198,7 +212,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, used = Model(session, nz, 1.0), evidence.used
     cause = _kl_cause(session, draws, evidence)
-    for term in (KL, TOTAL):
+    whole = _is_right(evidence.cases, TOTAL)  # or else the total is charged for what it lacks
+    for term in (KL, TOTAL) if whole else (KL,):
         _check_growth(session, draws, model, used, batch, cause, term)
     if cause.right:
         _check_near(session, draws, model, used, batch)
@@ -209,12 +224,14 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
         for bad in (math.nan, math.inf):
             changed = q.clone()
             changed[0, index] = bad
-            for term in (KL, TOTAL):
+            for term in (KL, TOTAL) if whole else (KL,):
                 _check_shown(session, model, used, x, rec, changed, term)
-    for bad in (math.nan, math.inf) if not used.own else ():
+    if used.own or not _is_right(evidence.cases, REC):
+        return
+    for bad in (math.nan, math.inf):
         changed = rec.clone()
         changed[0, 0, 0, 0] = bad
-        for term in (REC, TOTAL):
+        for term in (REC, TOTAL) if whole else (REC,):
             _check_shown(session, model, used, x, changed, q, term)
 
 
@@ -257,8 +274,9 @@ def _check_growth(
                 except Unchecked:
                     break
             if _is_flat(seen) and not (expected and _is_flat(expected)):
-                name = "The total" if term == TOTAL else "'kl_loss'"
-                text = f"{name} stops changing far from the prior: large values are cut off."
+                text = (
+                    f"{_TERMS[term]} stops changing far from the prior: large values are cut off."
+                )
                 raise Wrong(text, "masks-nan")
 
 
@@ -289,8 +307,7 @@ def _check_shown(
     except Unchecked:
         return  # refusing such numbers hides nothing
     if math.isfinite(value):
-        name = ("The total", "'rec_loss'", "'kl_loss'")[term]
-        text = f"{name} hides infinite or undefined values; let them show."
+        text = f"{_TERMS[term]} hides infinite or undefined values; let them show."
         raise Wrong(text, "masks-nan")
 
 
@@ -396,6 +413,7 @@ def test_total(session: Session, draws: Draws, habits: Habits) -> None:
         raise Wrong(text, _beta_variable(session, draws, evidence) or slug or None)
     _check_without_beta(session, draws, evidence)
     _check_gradient(session, draws, evidence, habits.reading.right)
+    _check_eval_mode(session, draws, evidence, TOTAL)
 
 
 def _check_without_beta(session: Session, draws: Draws, evidence: Evidence) -> None:
@@ -436,10 +454,13 @@ def _check_gradient(session: Session, draws: Draws, evidence: Evidence, sampled:
         _check_own_gradient(session, draws, evidence, sampled)
         return
     case, by_q, by_rec, has_graph = total_gradient(session, draws, used, evidence.sizes)
-    if not has_graph or not isinstance(by_q, Tensor) or not isinstance(by_rec, Tensor):
+    needs_rec = losses.explain_rec([case]).right
+    if not (
+        has_graph and isinstance(by_q, Tensor) and (isinstance(by_rec, Tensor) or not needs_rec)
+    ):
         raise Wrong("The total has no gradient that leads to q and to rec.", "detached-gradient")
     expected_rec = 2 * (case.rec - case.x).double() / case.x.numel()
-    if losses.explain_rec([case]).right and not _close(by_rec, expected_rec):
+    if needs_rec and not _close(by_rec, expected_rec):
         raise Wrong("The gradient of the total with respect to rec is cut.", "detached-gradient")
     if losses.explain_kl([case]).right:
         mu, s = case.mu.double().requires_grad_(), case.s.double().requires_grad_()

@@ -40,6 +40,7 @@ class Trial:
     returned: Any
     cleared: bool  # no gradients were left at the end
     reseeded: bool = False  # whether a random number came twice
+    kept: bool = False  # whether the batches of one pass served for several
 
     @property
     def differentiated(self) -> bool:
@@ -85,6 +86,9 @@ class Findings:
         found = [self.trained(trial).losses[name] for name in names]
         if self.recipe is not None and self.recipe.batches == "each twice":
             found += [losses[start::2] for losses in found for start in (0, 1)]
+        if self.recipe is not None and self.recipe.target == "mean image":
+            apart = _apart(trial.course)  # every image with every other, by shapes that broadcast
+            found += [[a + b for a, b in zip(f, apart, strict=False)] for f in found]
         return found
 
     def follows(self, *arguments: str) -> str | None:
@@ -139,7 +143,8 @@ class Trainer:
         drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
         reseeded = len(set(numbers)) < len(numbers)
-        return Trial(course, state, returned, cleared is True, reseeded)
+        kept = course.epochs > 1 and session.attribute(loader, "passes") == 1
+        return Trial(course, state, returned, cleared is True, reseeded, kept)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""
@@ -198,7 +203,10 @@ class Trainer:
 
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
-        if any(map(_calls_cuda, _cells_behind(self.name, session.submission.cells))):
+        cells = session.submission.cells
+        if _reads_device(self.name, cells) and any(
+            map(_calls_cuda, _cells_behind(self.name, cells))
+        ):
             return False
         try:
             self.trial(session, course, elsewhere=True)
@@ -358,15 +366,37 @@ class Trainer:
         return None
 
 
-def _calls_cuda(cell: str) -> bool:
-    """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
+def _nodes(cell: str) -> list[ast.AST] | None:
+    """The syntax of a cell, or None of one with magics."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            nodes = list(ast.walk(ast.parse(cell)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # magics
+            return list(ast.walk(ast.parse(cell)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _calls_cuda(cell: str) -> bool:
+    """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
+    nodes = _nodes(cell)
+    if nodes is None:
         return ".cuda(" in cell
     return any(isinstance(node, ast.Attribute) and node.attr == "cuda" for node in nodes)
+
+
+def _reads_device(name: str, cells: list[str]) -> bool:
+    """Whether a training function reads its fifth argument, as far as its code can be read."""
+    defined = [
+        node
+        for cell in cells
+        for node in _nodes(cell) or ()
+        if isinstance(node, ast.FunctionDef) and node.name == name and len(node.args.args) == 5
+    ]
+    return not defined or any(
+        isinstance(part, ast.Name) and part.id == node.args.args[4].arg
+        for node in defined
+        for part in ast.walk(node)
+    )
 
 
 def _cells_behind(name: str, cells: list[str]) -> list[str]:
@@ -377,6 +407,11 @@ def _cells_behind(name: str, cells: list[str]) -> list[str]:
         found += new
         names.update(word for cell in new for word in re.findall(r"\w+", cell))
     return found
+
+
+def _apart(course: Course) -> list[float]:
+    """How far the images of every batch are from their mean: the mean square, over all passes."""
+    return course.epochs * [float((x - x.mean(0)).square().mean()) for x in course.batches]
 
 
 def promised(trial: Trial) -> bool:

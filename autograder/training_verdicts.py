@@ -139,7 +139,10 @@ def _update_fault(
         text = "as input and as target" if recipe.target == value else "as input"
         return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)
     if aspect == "target":
-        return Wrong(f"The output is compared with {value}, not with the input batch.", slug)
+        text = f"The output is compared with {value}, not with the input batch."
+        if value == "mean image":
+            text += " Do their shapes differ, so that every image meets every other?"
+        return Wrong(text, slug)
     text = f"Part of the model does not move: {value}. No gradient reaches it, or no step."
     return Wrong(text, slug)
 
@@ -273,6 +276,9 @@ def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Fin
             f"Asked for 3 passes over the loader, it makes another number: {recipe.epochs}.",
             "wrong-epochs",
         )
+    if any(trial.kept for trial in findings.trials):
+        text = "The loader is gone through once, and its batches serve for every pass: they are"
+        raise Wrong(f"{text} never shuffled again, and all of them are kept.", "stale-batch")
 
 
 def _passes(findings: Findings) -> int:

@@ -41,6 +41,8 @@ _BLOCKS = (ast.If, ast.Try, ast.With, ast.Match)
 _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\S|\S.*?\?{1,2}\s*$)")
 _TIMED = re.compile(r"^(\s*)%time\s+(?=\S)")
 _MAGIC_VALUE = re.compile(r"^(\s*[\w, .\[\]]+=\s*)([%!].*)$")
+# what a cell writes for another to import counts as if it were the notebook's own
+_WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s[^\n]*\.py\s*\n")
 _KEPT_CELL_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%python3", "%%python")
 
 
@@ -79,7 +81,7 @@ def plain_python(source: str) -> str:
     """The source of a cell without the magics, shell lines and help marks of IPython."""
     first = source.lstrip().split(None, 1)[0] if source.strip() else ""
     if first.startswith("%%"):
-        if first not in _KEPT_CELL_MAGICS:
+        if first not in _KEPT_CELL_MAGICS and not _WRITTEN_MODULE.match(source):
             return ""
         source = source.replace(first, "#", 1)
     lines = source.split("\n")
@@ -320,7 +322,10 @@ def _without_training(statement: Statement, heavy: set[str]) -> Statement | None
     if isinstance(node, _SCOPES):
         return statement
     if not isinstance(node, _BLOCKS):
-        return None if _is_left_out(node, heavy) else statement
+        if not _is_left_out(node, heavy):
+            return statement
+        left = _last_turn(node)
+        return None if left is None else _statement(statement.cell, statement.index, left)
     if not any(_is_left_out(part, heavy) for part in _parts(node)):
         return statement
     try:
@@ -341,8 +346,20 @@ class _Pruner(ast.NodeTransformer):
         if isinstance(node, (*_BLOCKS, ast.ExceptHandler, ast.match_case)):
             return self.generic_visit(node)
         if isinstance(node, ast.stmt) and _is_left_out(node, self.heavy):  # a scope is not
-            return ast.copy_location(ast.Pass(), node)
+            return _last_turn(node) or ast.copy_location(ast.Pass(), node)
         return node
+
+
+def _last_turn(loop: ast.stmt) -> ast.Assign | None:
+    """What a loop over values that are written out leaves in its variable, without a turn of it."""
+    if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Tuple | ast.List):
+        return None
+    values = loop.iter.elts
+    if not values or isinstance(values[-1], ast.Starred):
+        return None
+    if any(isinstance(part, ast.Break) for part in ast.walk(loop)):
+        return None
+    return ast.copy_location(ast.Assign([loop.target], values[-1]), loop)
 
 
 def _is_left_out(node: ast.stmt, heavy: set[str]) -> bool:

@@ -267,15 +267,23 @@ class Numbered(Dataset[tuple[Tensor, int]]):
         return torch.full((1, 28, 28), float(index)), int(index)
 
 
-def loader(
-    images: Tensor, batch_size: int, elsewhere: bool = False
-) -> DataLoader[tuple[Tensor, ...]]:
+class Counting(DataLoader[tuple[Tensor, ...]]):
+    """Counts how often it was gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
+
+
+def loader(images: Tensor, batch_size: int, elsewhere: bool = False) -> Counting:
     """Batches of `(images, labels)` in a fixed order; the labels count up.
 
     elsewhere: the images are on no device that there is.
     """
     items = TensorDataset(images, torch.arange(len(images)) % 10)
-    return DataLoader(items, batch_size, collate_fn=_batch_elsewhere if elsewhere else None)
+    return Counting(items, batch_size, collate_fn=_batch_elsewhere if elsewhere else None)
 
 
 def _batch_elsewhere(items: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
