@@ -78,6 +78,23 @@ def test_a_cell_in_another_language_is_left_out() -> None:
     assert value("%%bash\nrm -rf /", "def f(): return 1") == 1
 
 
+def test_a_module_that_a_cell_writes_counts_as_its_code() -> None:
+    cells = ["%%writefile nets.py\ndef f(): return 1", "from nets import f"]
+    assert value(*cells) == 1
+    assert value("%%writefile notes.txt\n# not Python at all (", "def f(): return 2") == 2
+
+
+def test_a_loop_over_written_values_leaves_the_last() -> None:
+    loop = "for k in (1, 2, 3):\n    train_vae(k)"
+    assert value("def train_vae(x): raise RuntimeError", loop, "def f(): return k") == 3
+    inside = (
+        "if True:\n    for k, s in [(1, 'a'), (2, 'b')]:\n        print(k)\n        train_vae(k)"
+    )
+    assert value("def train_vae(x): raise RuntimeError", inside, "def f(): return k, s") == (2, "b")
+    for unknown in ("for k in (1, 2):\n    print(k)\n    break", "for k in (): print(k)"):
+        assert "k" not in run(unknown, "def f(): return k").namespace
+
+
 def test_a_cell_that_does_not_parse_costs_what_it_defines() -> None:
     cells = ["def f(): return 1", "class C(:\n    pass"]
     notebook = definitions.read(cells, lambda cell, index: True)
