@@ -35,6 +35,7 @@ def test_epochs(session: Session, draws: Draws, run: Run) -> None:
     """As many passes over the loader as asked for."""
     findings = findings_of(TRAINER, session, draws, run)
     training_verdicts.check_epochs(TRAINER, session, draws, findings)
+    run.remarks["ae-training", "epochs"] = training_verdicts.remark_on_epochs(findings)
 
 
 @check("ae-training", "losses", 1)

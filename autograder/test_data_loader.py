@@ -194,18 +194,20 @@ def test_shuffling(session: Session, draws: Draws) -> None:
 
 
 def _check_with_workers(session: Session, draws: Draws) -> None:
-    """A DataLoader with worker processes draws indices in a random order, too."""
+    """A DataLoader that draws its indices at random does so with worker processes, too."""
     size, batch_size = _sizes(draws)
-    make = session.read("make_data_loader")
-    try:
-        loader = session.call(make, session.make("Numbered", size), batch_size, 2)
-        batches = session.iterate(session.handle(loader, "batch_sampler"), 3 * size)
-    except Stopped:
-        raise
-    except Unchecked:
-        return  # not every iterable has one
-    order = [i for batch in batches if isinstance(batch, list) for i in batch]
-    if order == list(range(size)):
+    make, orders = session.read("make_data_loader"), []
+    for workers in (0, 2):
+        try:
+            loader = session.call(make, session.make("Numbered", size), batch_size, workers)
+            batches = session.iterate(session.handle(loader, "batch_sampler"), 3 * size)
+        except Stopped:
+            raise
+        except Unchecked:
+            return  # not every iterable has one
+        orders.append([i for batch in batches if isinstance(batch, list) for i in batch])
+    in_order = [order == list(range(size)) for order in orders]
+    if in_order == [False, True]:
         text = "With worker processes the examples come in the order of the dataset."
         raise Wrong(text, "not-shuffled")
 

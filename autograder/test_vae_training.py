@@ -41,6 +41,7 @@ def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
     """As many passes over the loader as asked for."""
     findings = findings_of(TRAINER, session, draws, run)
     training_verdicts.check_epochs(TRAINER, session, draws, findings)
+    run.remarks["vae-training", "epochs"] = training_verdicts.remark_on_epochs(findings)
 
 
 @check("vae-training", "losses", 1)

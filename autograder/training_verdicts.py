@@ -276,9 +276,14 @@ def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Fin
             f"Asked for 3 passes over the loader, it makes another number: {recipe.epochs}.",
             "wrong-epochs",
         )
-    if any(trial.kept for trial in findings.trials):
-        text = "The loader is gone through once, and its batches serve for every pass: they are"
-        raise Wrong(f"{text} never shuffled again, and all of them are kept.", "stale-batch")
+
+
+def remark_on_epochs(findings: Findings) -> str:
+    """What costs nothing, and is worth saying of the passes; empty where nothing is."""
+    if not any(trial.kept for trial in findings.trials):
+        return ""
+    text = "The loader is gone through once, and its batches serve for every pass:"
+    return f"{text} they are never shuffled again, and memory holds all of them."
 
 
 def _passes(findings: Findings) -> int:

@@ -1,9 +1,10 @@
-"""A way to read q that goes through the whole class costs vae-forward, and nothing else with it."""
+"""What costs nothing more: a reading of q that was charged for, and what only deserves a remark."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests import corpus
 from tests.corpus import Edit, Variant
 from tests.grading import causes, grade, lost
 
@@ -35,3 +36,15 @@ def test_log_variance_throughout_leaves_a_scale_its_own_price(scale: str) -> Non
     named = causes(made)
     assert named["vae-forward"] == {"wrong-variance"}
     assert named["vae-loss"] == {"kl-reduction"}
+
+
+@pytest.mark.parametrize("task", ["ae-training", "vae-training"])
+def test_batches_that_are_kept_for_all_passes_are_remarked_on(task: str) -> None:
+    for kept in (False, True):
+        name = task.replace("training", "batches-of-the-first-pass-kept")
+        variant = next(v for v in corpus.variants() if v.name == name)
+        edits = variant.edits if kept else ()
+        made = grade(Variant("kept", task, edits).notebook(), tasks=(task,))
+        passes = next(r for r in made.results if r.id == "epochs")
+        assert passes.passed
+        assert ("gone through once" in passes.message) is kept

@@ -91,8 +91,13 @@ def test_a_loop_over_written_values_leaves_the_last() -> None:
         "if True:\n    for k, s in [(1, 'a'), (2, 'b')]:\n        print(k)\n        train_vae(k)"
     )
     assert value("def train_vae(x): raise RuntimeError", inside, "def f(): return k, s") == (2, "b")
-    for unknown in ("for k in (1, 2):\n    print(k)\n    break", "for k in (): print(k)"):
-        assert "k" not in run(unknown, "def f(): return k").namespace
+    for unknown in (
+        "for k in (1, 2):\n    print(k)\n    break",
+        "for k in (): print(k)",
+        "for k in (train_vae(1), train_vae(2)): print(k)",
+    ):
+        cells = ["def train_vae(x): raise RuntimeError", unknown, "def f(): return k"]
+        assert "k" not in run(*cells).namespace
 
 
 def test_a_cell_that_does_not_parse_costs_what_it_defines() -> None:

@@ -324,7 +324,7 @@ def _without_training(statement: Statement, heavy: set[str]) -> Statement | None
     if not isinstance(node, _BLOCKS):
         if not _is_left_out(node, heavy):
             return statement
-        left = _last_turn(node)
+        left = _last_turn(node, heavy)
         return None if left is None else _statement(statement.cell, statement.index, left)
     if not any(_is_left_out(part, heavy) for part in _parts(node)):
         return statement
@@ -346,11 +346,11 @@ class _Pruner(ast.NodeTransformer):
         if isinstance(node, (*_BLOCKS, ast.ExceptHandler, ast.match_case)):
             return self.generic_visit(node)
         if isinstance(node, ast.stmt) and _is_left_out(node, self.heavy):  # a scope is not
-            return _last_turn(node) or ast.copy_location(ast.Pass(), node)
+            return _last_turn(node, self.heavy) or ast.copy_location(ast.Pass(), node)
         return node
 
 
-def _last_turn(loop: ast.stmt) -> ast.Assign | None:
+def _last_turn(loop: ast.stmt, heavy: set[str]) -> ast.Assign | None:
     """What a loop over values that are written out leaves in its variable, without a turn of it."""
     if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Tuple | ast.List):
         return None
@@ -359,7 +359,8 @@ def _last_turn(loop: ast.stmt) -> ast.Assign | None:
         return None
     if any(isinstance(part, ast.Break) for part in ast.walk(loop)):
         return None
-    return ast.copy_location(ast.Assign([loop.target], values[-1]), loop)
+    turn = ast.copy_location(ast.Assign([loop.target], values[-1]), loop)
+    return None if _is_left_out(turn, heavy) else turn
 
 
 def _is_left_out(node: ast.stmt, heavy: set[str]) -> bool:
