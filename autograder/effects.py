@@ -1,19 +1,23 @@
 """Reads a confirmed network as layers by what its operations do together, however they are spelt.
 
 A convolution may be a sum over windows, a product of patches or two halves side by side. What
-stands between two points of a network is one layer with weights if it is affine in its input,
-row by row; if twice the weights give twice the result, which two layers in a row do not; and if
-there are just as many weights as such a layer has. This is asked where the operations, read one
-by one, are not those of the specification.
+stands between two points of a network is one layer with weights if it does, to numbers that are
+drawn and to those that went through it, what torch's own layer does with a kernel whose numbers
+are those of the weights, each once. So a pool, a rescaling or a second layer beside or before it
+is no part of it. This is asked where the operations, read one by one, are not those of the
+specification.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from autograder.layers import Layer, batch_norm, named_function, norm_layer, reads_as_crop
@@ -31,7 +35,9 @@ from autograder.norms import spelt_out
 
 _LONGEST = 200  # operations that are taken for one layer
 _PIXELS = 256  # of an image whose layer is looked at pixel by pixel
+_STRIDES = range(1, 5)
 _CLOSE = 1e-3  # relative to the largest number
+_EQUAL = 1e-5  # likewise, of numbers that are copies of one another
 
 
 def read(network: Network, x: Tensor) -> list[Layer]:
@@ -50,13 +56,34 @@ def read(network: Network, x: Tensor) -> list[Layer]:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Operations in a row that take one tensor to another; `weights` are numbers that enter."""
+    """Operations in a row that take one tensor to another.
 
-    apply: Callable[[Tensor, float], Tensor]  # of an input, with the weights times a factor
-    weights: list[int]
-    numbers: int  # in all of the weights
-    before: Tensor
-    after: Tensor
+    apply: to an input, with the weights times a factor. weights: the tensors with weights that
+    enter, by number; numbers: all that are in them, each once. pairs: inputs with what became of
+    them, first one that is drawn, then the one that went through the network.
+    """
+
+    apply: Callable[[Tensor, float], Tensor]
+    weights: set[int]
+    numbers: Tensor
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """An input that was drawn, and its output."""
+        return self.pairs[0]
+
+    def does(self, function: Callable[[Tensor], Tensor]) -> bool:
+        """Whether it does to its inputs what a function does."""
+        return all(_close(after, function(before)) for before, after in self.pairs)
+
+    def holds(self, *parts: Tensor) -> bool:
+        """Whether the numbers of its weights are those of these tensors."""
+        flat = torch.cat([part.flatten() for part in parts]).sort().values
+        if flat.shape != self.numbers.shape:
+            return False
+        scale = float(flat.abs().max()) if len(flat) else 0.0
+        return bool(((flat - self.numbers.sort().values).abs() <= _EQUAL * scale).all())
 
 
 class _Reader:
@@ -67,49 +94,45 @@ class _Reader:
         self.generator = torch.Generator().manual_seed(0)
         self.learned, self.fixed, flowing = set(network.trained), set(network.frozen), {0}
         self.path: list[int] = []  # indices of the operations through which the input goes
-        self.values = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
+        # as they were when an operation, by index, made or read them: some are changed later
+        self.made: dict[tuple[int, int], Tensor] = {(-1, 0): x.clone()}
+        self.entering: dict[tuple[int, int], tuple[Tensor, int, Tensor]] = {}
+        values = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
         read = {network.result} | {n for o in self.operations for n in tensors_in(o)}
         for index, operation in enumerate(self.operations):
-            perform(operation, self.values)
-            inputs, outputs = tensors_in(operation), tensors_of(operation.out)
-            if flowing & set(inputs):
-                flowing |= set(outputs)
-                if operation.name not in ("detach", "alias") or set(outputs) & read:
+            inputs, outputs = set(tensors_in(operation)), set(tensors_of(operation.out))
+            for number in inputs - flowing if flowing & inputs else ():
+                told = values[number]
+                place = told.untyped_storage().data_ptr()
+                self.entering[index, number] = (told.clone(), place, _addresses(told))
+            perform(operation, values)
+            if flowing & inputs:
+                flowing |= outputs
+                if operation.name not in ("detach", "alias") or outputs & read:
                     self.path.append(index)
-            for known in (self.learned, self.fixed):
-                if known & set(inputs) and not flowing & set(inputs):
-                    known |= set(outputs)
+                    self.made.update({(index, n): values[n].clone() for n in outputs & set(values)})
+            else:
+                for known in (self.learned, self.fixed):
+                    known |= outputs if known & inputs else set()
+        self.kept = values  # alive, so that no two tensors have had one place
         self.norms = spelt_out(network, x)
         self.found: list[Layer] = []
 
     def read(self) -> list[Layer]:
-        position, current = 0, 0
-        shape = self.values[0].shape
+        position, current, flow = 0, 0, self.made[-1, 0]
         while position < len(self.path):
             for end in range(position, min(position + _LONGEST, len(self.path))):
                 made = self._end_of(position, end, current)
-                if made is None or not self._known(position, end, current, made, shape):
-                    continue
-                shape = self._shape(end, made)
-                position, current = end + 1, made
-                break
+                if made is not None and self._known(position, end, current, made, flow):
+                    flow = self.made[self.path[end], made]
+                    position, current = end + 1, made
+                    break
             else:
                 name = self.operations[self.path[position]].name
                 raise Unconfirmed(f"{name} begins no layer that is known")
         if current != self.network.result:
             raise Unconfirmed("the result is not what the input becomes")
         return self.found
-
-    def _shape(self, end: int, number: int) -> torch.Size:
-        """The shape of a tensor as an operation made it: some are changed in place later."""
-        outputs = [self.operations[self.path[end]].out]
-        while outputs:
-            item = outputs.pop()
-            if isinstance(item, list):
-                outputs += item
-            elif isinstance(item, dict) and item.get("tensor") == number and "shape" in item:
-                return torch.Size(item["shape"])
-        return self.values[number].shape
 
     def _end_of(self, start: int, end: int, current: int) -> int | None:
         """The only tensor of these operations that is used later, if there is only one."""
@@ -121,7 +144,7 @@ class _Reader:
         last = set(tensors_of(self.operations[self.path[end]].out))
         return next(iter(used)) if len(used) == 1 and used <= last else None
 
-    def _known(self, start: int, end: int, current: int, made: int, shape: torch.Size) -> bool:
+    def _known(self, start: int, end: int, current: int, made: int, flow: Tensor) -> bool:
         """Whether these operations are a layer, or leave no trace; a layer is written down."""
         first, last = self.path[start], self.path[end]
         operation = self.operations[last]
@@ -135,37 +158,46 @@ class _Reader:
                 return last == norm.last
             if norm.first <= last <= norm.last:
                 return False
-        stretch = self._stretch(start, end, current, made, shape)
         crop = reads_as_crop(operation) if start == end else None
-        if crop is not None and crop.resolution and shape[:2] == stretch.after.shape[:2]:
+        planes = flow.shape[:2] == self.made[last, made].shape[:2]
+        if crop is not None and crop.resolution and planes:
             self.found.append(crop)
             return True
+        stretch = self._stretch(start, end, current, made, flow)
+        if stretch is None:
+            return False
         if not stretch.weights:
             return self._is_function(stretch)
         return self._belongs_to_last(stretch) or self._is_layer(stretch)
 
     def _stretch(
-        self, start: int, end: int, current: int, made: int, shape: torch.Size
-    ) -> _Stretch:
-        steps = [self.operations[self.path[place]] for place in range(start, end + 1)]
-        inside, entering = {current}, dict[int, None]()
-        for operation in steps:
-            entering |= dict.fromkeys(n for n in tensors_in(operation) if n not in inside)
-            inside |= set(tensors_of(operation.out))
-        weights = [n for n in entering if n in self.learned | self.fixed]
+        self, start: int, end: int, current: int, made: int, flow: Tensor
+    ) -> _Stretch | None:
+        """None where the operations, alone, do not give what they gave in the network."""
+        places = self.path[start : end + 1]
+        inside, entering = {current}, dict[int, int]()  # numbers, and where they are read first
+        for index in places:
+            for number in tensors_in(self.operations[index]):
+                if number not in inside and number not in entering:
+                    entering[number] = index
+            inside |= set(tensors_of(self.operations[index].out))
+        weights = {n for n in entering if n in self.learned | self.fixed}
 
         def apply(x: Tensor, factor: float) -> Tensor:
-            tensors = {n: self.values[n].clone() for n in entering}
-            for n in weights:
-                tensors[n] = tensors[n] * factor
+            tensors = {n: self.entering[index, n][0].clone() for n, index in entering.items()}
+            for number in weights:
+                tensors[number] *= factor
             tensors[current] = x.clone()
-            for operation in steps:
-                perform(operation, tensors)
+            for index in places:
+                perform(self.operations[index], tensors)
             return tensors[made]
 
-        before = self._draw(shape)
-        numbers = sum(self.values[n].numel() for n in weights)
-        return _Stretch(apply, weights, numbers, before, apply(before, 1.0))
+        before, seen = self._draw(flow.shape), self.made[places[-1], made]
+        if not _close(apply(flow, 1.0), seen):
+            return None
+        pairs = ((before, apply(before, 1.0)), (flow, seen))
+        numbers = _each_once([self.entering[entering[n], n] for n in weights])
+        return _Stretch(apply, weights, numbers, pairs)
 
     def _draw(self, shape: torch.Size) -> Tensor:
         return torch.empty(shape).normal_(0, 2, generator=self.generator)
@@ -175,12 +207,15 @@ class _Reader:
 
         Images stay images: what they are reshaped to is part of the layer that follows.
         """
-        before, after = stretch.before, stretch.after
+        before, after = stretch.drawn
         if before.numel() != after.numel():
             return False
         if before.shape != after.shape and set(before.shape[2:]) - {1}:
             return False
-        name = named_function(before.double().flatten(), after.double().flatten())
+        before, after = (
+            torch.cat([t.flatten() for t in ts]) for ts in zip(*stretch.pairs, strict=True)
+        )
+        name = named_function(before.double(), after.double())
         if name and name != "identity":
             self.found.append(Layer("activation", name=name))
         return bool(name)
@@ -188,117 +223,197 @@ class _Reader:
     def _belongs_to_last(self, stretch: _Stretch) -> bool:
         """The bias of the last layer, or scale and shift of the last norm, spelt out."""
         last = self.found[-1] if self.found else None
-        if last is None or stretch.before.shape != stretch.after.shape:
+        before, after = stretch.drawn
+        if last is None or before.shape != after.shape or not stretch.weights <= self.learned:
             return False
-        constant, rows = stretch.apply(torch.zeros_like(stretch.before), 1.0), stretch.after
-        if not _same_everywhere(constant):
+        shift = _by_channel(stretch.apply(torch.zeros_like(before), 1.0))
+        if shift is None:
             return False
-        if last.kind == "norm":
-            ones = stretch.apply(torch.ones_like(stretch.before), 1.0)
-            return _close(rows, constant + stretch.before * (ones - constant))
-        if last.kind in ("linear", "conv", "transposed") and _close(
-            rows, stretch.before + constant
-        ):
+        wide = shift.reshape(1, -1, *[1] * (before.dim() - 2))
+        if last.kind in ("linear", "conv", "transposed"):
+            if last.bias or not stretch.does(lambda x: x + wide) or not stretch.holds(shift):
+                return False
             last.bias = True
             return True
-        return False
+        sum_ = _by_channel(stretch.apply(torch.ones_like(before), 1.0))
+        if last.kind != "norm" or sum_ is None:
+            return False
+        scale = (sum_ - shift).reshape(wide.shape)
+        parts = [p for p, trivial in ((scale, 1), (shift, 0)) if not bool((p == trivial).all())]
+        return stretch.does(lambda x: scale * x + wide) and stretch.holds(*parts)
 
     def _is_layer(self, stretch: _Stretch) -> bool:
         """A convolution, a transposed one, or a linear layer; see the module."""
-        before, after, apply = stretch.before, stretch.after, stretch.apply
+        before, after = stretch.drawn
         if before.shape[0] != after.shape[0] or before.dim() < 2 or after.dim() < 2:
             return False
-        other, nothing = self._draw(before.shape), torch.zeros_like(before)
-        constant = apply(nothing, 1.0)
-        mixed = apply(0.5 * before - 2 * other, 1.0)
-        parts = 0.5 * (after - constant) - 2 * (apply(other, 1.0) - constant) + constant
-        if not (_close(mixed, parts) and _close(apply(before, 2.0), 2 * after)):
+        shift = _by_channel(stretch.apply(torch.zeros_like(before), 1.0))
+        if shift is None or not _close(stretch.apply(before, 2.0), 2 * after):
             return False
-        single = torch.cat([before[:1], other[1:]])
-        if not _close(apply(single, 1.0)[:1], after[:1]) or not _same_everywhere(constant):
-            return False
-        layer = self._linear(stretch) or self._convolution(stretch, constant)
-        if layer is None:
-            return False
-        layer.bias = bool(constant.abs().max() > 0)
-        layer.trained = bool(self.learned & set(stretch.weights))
-        layer.frozen = bool(self.fixed & set(stretch.weights))
-        layer.weight = max(stretch.weights, key=lambda n: self.values[n].numel())
-        self.found.append(layer)
-        return True
+        bias = bool(shift.abs().max() > 0)
+        sides = {*before.shape[2:], *after.shape[2:]}
+        makers = [self._transposed, self._convolution] if sides - {1} else [self._linear]
+        for make in makers:
+            made = make(stretch, shift)
+            if made is not None and stretch.holds(made[1], *[shift] * bias):
+                layer = made[0]
+                layer.bias = bias
+                layer.trained = stretch.weights <= self.learned
+                layer.frozen = bool(self.fixed & stretch.weights)
+                layer.weight = max(stretch.weights)
+                self.found.append(layer)
+                return True
+        return False
 
     @staticmethod
-    def _linear(stretch: _Stretch) -> Layer | None:
-        before, after = stretch.before, stretch.after
-        if {*before.shape[2:], *after.shape[2:]} - {1}:
+    def _linear(stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
+        x = stretch.drawn[0].clone().requires_grad_()
+        row = stretch.apply(x, 1.0)[0].flatten()
+        weight = torch.stack(
+            [torch.autograd.grad(one, x, retain_graph=True)[0][0].flatten() for one in row]
+        )
+
+        def linear(x: Tensor) -> Tensor:
+            made = F.linear(x.flatten(1), weight, shift)
+            return made.reshape(len(x), *stretch.drawn[1].shape[1:])
+
+        return (Layer("linear", len(row)), weight) if stretch.does(linear) else None
+
+    def _convolution(self, stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
+        before, after = stretch.drawn
+        if before.dim() != 4 or after.dim() != 4 or math.prod(after.shape[2:]) > _PIXELS:
             return None
-        inputs, outputs = before.shape[1], after.shape[1]
-        if not _as_many(stretch.numbers, inputs * outputs, outputs):
+        x = before.clone().requires_grad_()
+        made = stretch.apply(x, 1.0)[0]
+
+        def gradient(of: Tensor) -> Tensor:
+            return torch.autograd.grad(of, x, retain_graph=True)[0][0]
+
+        places = itertools.product(range(made.shape[1]), range(made.shape[2]))
+        boxes = {(i, j): _box(gradient(made[:, i, j].sum()).abs().sum(0)) for i, j in places}
+        i, j = max(boxes, key=lambda place: _area(boxes[place]))
+        rows, columns = boxes[i, j]
+        weight = torch.stack([gradient(one[i, j])[:, rows, columns] for one in made])
+        for stride, padding in _fitting(before, after, weight, _shrunk):
+            if stretch.does(partial(_convolve, weight, shift, stride, padding)):
+                resolution, kernel = tuple(after.shape[2:]), tuple(weight.shape[2:])
+                return Layer("conv", len(made), kernel, resolution), weight
+        return None
+
+    def _transposed(self, stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
+        before, after = stretch.drawn
+        if before.dim() != 4 or after.dim() != 4 or math.prod(before.shape[2:]) > _PIXELS:
             return None
-        return Layer("linear", outputs)
-
-    def _convolution(self, stretch: _Stretch, constant: Tensor) -> Layer | None:
-        before, after = stretch.before, stretch.after
-        if before.dim() != 4 or after.dim() != 4:
+        if after.shape[2] <= before.shape[2]:
             return None
-        grows = after.shape[2] > before.shape[2]
-        if math.prod((before if grows else after).shape[2:]) > _PIXELS:
-            return None
-        kernel = self._spread(stretch, constant) if grows else _field(stretch)
-        channels = after.shape[1]
-        if not _as_many(stretch.numbers, channels * before.shape[1] * math.prod(kernel), channels):
-            return None
-        kind = "transposed" if grows else "conv"
-        return Layer(kind, channels, kernel, tuple(after.shape[2:]))
+        channels = before.shape[1]
+        places = list(itertools.product(range(before.shape[2]), range(before.shape[3])))
+        drawn = self._draw(torch.Size([channels]))
+        answers = self._answers(stretch, [(drawn, *place) for place in places])
+        boxes = [_box(answer.abs().sum(0)) for answer in answers]
+        best = max(range(len(places)), key=lambda n: _area(boxes[n]))
+        rows, columns = boxes[best]
+        units = torch.eye(channels)
+        answers = self._answers(stretch, [(unit, *places[best]) for unit in units])
+        weight = torch.stack([answer[:, rows, columns] for answer in answers])
+        for rest in range(max(_STRIDES)):
+            for stride, padding in _fitting(before, after, weight, partial(_grown, rest)):
+                spread = partial(_spread, weight, shift, stride, padding, rest)
+                if rest < stride and stretch.does(spread):
+                    resolution, kernel = tuple(after.shape[2:]), tuple(weight.shape[2:])
+                    return Layer("transposed", after.shape[1], kernel, resolution), weight
+        return None
 
-    def _spread(self, stretch: _Stretch, constant: Tensor) -> tuple[int, int]:
-        """Height and width of what a single pixel of the input reaches, at most."""
-        batch, channels, height, width = stretch.before.shape
-        pixels = [(i, j) for i in range(height) for j in range(width)]
-        sides = [(0, 0)]
-        for first in range(0, len(pixels), batch):
-            lit = torch.zeros_like(stretch.before)
-            for row, (i, j) in enumerate(pixels[first : first + batch]):
-                lit[row, :, i, j] = self._draw(torch.Size([channels]))
-            sides += map(_box, (stretch.apply(lit, 1.0) - constant).abs().sum(1))
-        return max(h for h, _ in sides), max(w for _, w in sides)
-
-
-def _field(stretch: _Stretch) -> tuple[int, int]:
-    """Height and width of what a single pixel of the output is made of, at most."""
-    x = stretch.before.clone().requires_grad_()
-    made = stretch.apply(x, 1.0)[0]
-    sides = [(0, 0)]
-    for i in range(made.shape[1]):
-        for j in range(made.shape[2]):
-            (gradient,) = torch.autograd.grad(made[:, i, j].sum(), x, retain_graph=True)
-            sides.append(_box(gradient[0].abs().sum(0)))
-    return max(h for h, _ in sides), max(w for _, w in sides)
+    @staticmethod
+    def _answers(stretch: _Stretch, lit: list[tuple[Tensor, int, int]]) -> list[Tensor]:
+        """What becomes of images in which one pixel holds these channels, without the bias."""
+        shape = stretch.drawn[0].shape
+        nothing = stretch.apply(torch.zeros(shape), 1.0)
+        found: list[Tensor] = []
+        for first in range(0, len(lit), shape[0]):
+            images = torch.zeros(shape)
+            for row, (channels, i, j) in enumerate(lit[first : first + shape[0]]):
+                images[row, :, i, j] = channels
+            found += stretch.apply(images, 1.0) - nothing
+        return found[: len(lit)]
 
 
-def _box(image: Tensor) -> tuple[int, int]:
-    """Height and width of the part of an image that is not zero; rounding is."""
+def _fitting(
+    before: Tensor, after: Tensor, weight: Tensor, size: Callable[[int, int, int, int], int]
+) -> Iterator[tuple[int, int]]:
+    """Strides and paddings that give the output its size; see `_shrunk`."""
+    sides = [*zip(before.shape[2:], after.shape[2:], weight.shape[2:], strict=True)]
+    most = max((k for _, _, k in sides), default=0)
+    for stride, padding in itertools.product(_STRIDES, range(most + 1)):
+        if all(size(n, k, stride, padding) == m for n, m, k in sides):
+            yield stride, padding
+
+
+def _shrunk(side: int, kernel: int, stride: int, padding: int) -> int:
+    return (side + 2 * padding - kernel) // stride + 1
+
+
+def _grown(rest: int, side: int, kernel: int, stride: int, padding: int) -> int:
+    return (side - 1) * stride - 2 * padding + kernel + rest
+
+
+def _convolve(weight: Tensor, shift: Tensor, stride: int, padding: int, x: Tensor) -> Tensor:
+    return F.conv2d(x, weight, shift, stride, padding)
+
+
+def _spread(
+    weight: Tensor, shift: Tensor, stride: int, padding: int, rest: int, x: Tensor
+) -> Tensor:
+    return F.conv_transpose2d(x, weight, shift, stride, padding, rest)
+
+
+def _addresses(tensor: Tensor) -> Tensor:
+    """Where in its memory the numbers of a tensor are."""
+    count = tensor.untyped_storage().nbytes() // tensor.element_size()
+    places = torch.arange(count).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    return places.flatten()
+
+
+def _each_once(told: list[tuple[Tensor, int, Tensor]]) -> Tensor:
+    """The numbers of tensors, of each memory and address one."""
+    memories: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    for tensor, memory, addresses in told:
+        memories.setdefault(memory, []).append((addresses, tensor.flatten()))
+    found = [torch.empty(0)]
+    for parts in memories.values():
+        places, values = (torch.cat(column) for column in zip(*parts, strict=True))
+        _, where = places.unique(return_inverse=True)
+        once = torch.empty(int(where.max()) + 1 if len(where) else 0, dtype=values.dtype)
+        once[where] = values
+        found.append(once.float())
+    return torch.cat(found)
+
+
+def _box(image: Tensor) -> tuple[slice, slice]:
+    """The rows and columns of an image that are not zero; rounding is."""
     lit = image > 1e-6 * image.max()
-    rows, columns = lit.any(1).nonzero(), lit.any(0).nonzero()
-    if not len(rows):
-        return 0, 0
-    return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    sides = [axis.nonzero().flatten() for axis in (lit.any(1), lit.any(0))]
+    rows, columns = (
+        slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(0, 0) for side in sides
+    )
+    return rows, columns
 
 
-def _as_many(numbers: int, weights: int, outputs: int) -> bool:
-    """Whether there are as many numbers as weights and, it may be, one or two biases."""
-    return numbers - weights in (0, outputs, 2 * outputs)
+def _area(box: tuple[slice, slice]) -> int:
+    return math.prod(side.stop - side.start for side in box)
 
 
 def _close(first: Tensor, second: Tensor) -> bool:
     if first.shape != second.shape:
         return False
-    scale = float(second.abs().max())
+    scale = float(second.abs().max()) if second.numel() else 0.0
     return bool(((first - second).abs() <= _CLOSE * scale).all())
 
 
-def _same_everywhere(constant: Tensor) -> bool:
-    """Whether a batch holds one number a channel, (B, C, ...)."""
-    first = constant[:1].flatten(2)[..., :1] if constant.dim() > 2 else constant[:1]
-    shape = (*first.shape[:2], *[1] * (constant.dim() - 2))
-    return _close(constant, first.reshape(shape).expand_as(constant))
+def _by_channel(constant: Tensor) -> Tensor | None:
+    """The numbers of the channels (C,), where a batch (B, C, ...) holds one for each."""
+    if constant.dim() < 2 or not constant.numel():
+        return None
+    first = constant[0].flatten(1)[:, 0] if constant.dim() > 2 else constant[0]
+    wide = first.reshape(1, -1, *[1] * (constant.dim() - 2)).expand_as(constant)
+    return first if _close(constant, wide) else None

@@ -101,7 +101,7 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
             continue
         if not pending and _is_affine(operation, found, flowing, learned):
             continue
-        if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing):
+        if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing, learned):
             pending.append(operation)
             continue
         if operation.name in SHAPES and pending and not _closes(operation, pending):
@@ -171,15 +171,21 @@ def _is_affine(
     )
 
 
-def _is_bias(operation: Operation, found: list[Layer], flowing: set[int]) -> bool:
-    """Whether this adds a weight to a product or convolution: the bias, spelt out."""
+def _is_bias(
+    operation: Operation, found: list[Layer], flowing: set[int], learned: set[int]
+) -> bool:
+    """Whether this adds weights to a product or convolution, for every channel: its bias."""
     if operation.name not in ("add", "add_") or not found:
         return False
-    added = [n for n in tensors_in(operation) if n not in flowing]
-    if len(added) == 1 and found[-1].kind in ("linear", "conv", "transposed"):
-        found[-1].bias = True
-        return True
-    return False
+    last = found[-1]
+    added = [a for a in operation.args if tensors_of(a) and not flowing & set(tensors_of(a))]
+    if len(added) != 1 or last.kind not in ("linear", "conv", "transposed"):
+        return False
+    numbers = math.prod(_shape(added[0]))
+    if not learned & set(tensors_of(added[0])) or numbers == 0 or numbers % last.channels:
+        return False
+    last.bias = True
+    return True
 
 
 def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[Layer]:

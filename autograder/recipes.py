@@ -115,17 +115,40 @@ VAE_CRITERIA: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "beta * kl_loss": lambda a, b, beta: beta * b,
     "minus the total": lambda a, b, beta: -a - beta * b,
 }
-OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, float], Tensor]] = {
-    "squared error of its own": lambda o, x, beta: (o["rec"] - x).square().mean(),
-    "squared error and KL of its own": lambda o, x, beta: (
-        (o["rec"] - x).square().mean() + beta * _kl(o).sum(1).mean()
-    ),
-    "squared error and mean KL of its own": lambda o, x, beta: (
-        (o["rec"] - x).square().mean() + beta * _kl(o).mean()
-    ),
-    "squared error and KL of its own, without beta": lambda o, x, beta: (
-        (o["rec"] - x).square().mean() + _kl(o).sum(1).mean()
-    ),
+# likewise, where the reconstruction error is of its own, of outputs o and the target x, with the
+# KL of q, or with k, that of model.loss
+_OWN_ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    name: AE_CRITERIA[criterion]
+    for name, criterion in (
+        ("squared error", "promised"),
+        ("sum of squares", "sum of squares"),
+        ("squares summed over pixels", "squares summed over pixels"),
+        ("cross-entropy", "binary cross-entropy"),
+        ("sum of cross-entropies", "sum of cross-entropies"),
+    )
+}
+_OWN_KLS: dict[str, Callable[[dict[str, Tensor], Tensor, float], Tensor | float]] = {
+    "": lambda o, k, beta: 0.0,
+    " and KL": lambda o, k, beta: beta * _kl(o).sum(1).mean(),
+    " and mean KL": lambda o, k, beta: beta * _kl(o).mean(),
+    " and KL without beta": lambda o, k, beta: _kl(o).sum(1).mean(),
+    " and sum of KLs": lambda o, k, beta: beta * _kl(o).sum(),
+    " and sum of KLs without beta": lambda o, k, beta: _kl(o).sum(),
+    " and beta * kl_loss": lambda o, k, beta: beta * k,
+    " and kl_loss": lambda o, k, beta: k,
+}
+
+
+def _own_criterion(
+    error: str, kl: str, o: dict[str, Tensor], x: Tensor, k: Tensor, beta: float
+) -> Tensor:
+    return _OWN_ERRORS[error](o["rec"], x) + _OWN_KLS[kl](o, k, beta)
+
+
+OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, Tensor, float], Tensor]] = {
+    f"{error} of its own{kl}": functools.partial(_own_criterion, error, kl)
+    for error in _OWN_ERRORS
+    for kl in _OWN_KLS
 }
 TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "input": lambda x, all, i: x,

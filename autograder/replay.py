@@ -419,7 +419,7 @@ def loss_of_batch(
         first, second = terms["rec_loss"], terms["kl_loss"]
         own = OWN_VAE_CRITERIA.get(recipe.criterion)
         if own is not None:
-            found = own(outputs, target, weight)
+            found = own(outputs, target, second, weight)
         else:
             found = recipe.scale * VAE_CRITERIA[recipe.criterion](first, second, weight)
         losses["rec_loss"].append(first.item())

@@ -140,7 +140,7 @@ def compare_rest(
             continue
         _compare_following(block, row, [b for b, r in pairs[index + 1 : index + 2] if r is None])
         _compare_statistics(block, row, training)
-        if not block.weight.trained:
+        if not block.weight.trained or block.weight.frozen:
             raise Wrong(
                 f"The weights of {row} are not trained: no optimiser sees them, or they are "
                 "frozen.",
