@@ -162,6 +162,32 @@ NOT_ONE: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     ),
     "rows that meet": (lambda x, w: F.conv2d(x + x.mean(0, keepdim=True), w), [(6, 4, 3, 3)]),
     "a product of two": (lambda x, w: F.conv2d(x, w) * F.conv2d(x, w), [(6, 4, 3, 3)]),
+    "a pool before": (
+        lambda x, w: F.conv2d(F.avg_pool2d(x, 3, 1, 1), w, stride=2),
+        [(6, 4, 3, 3)],
+    ),
+    "rescaled": (lambda x, w, b: F.conv2d(x / 255, w, b), [(6, 4, 3, 3), (6,)]),
+    "shifted": (lambda x, w: F.conv2d(x - 0.5, w), [(6, 4, 3, 3)]),
+    "the mean of its channels": (
+        lambda x, w: F.conv2d(x.mean(1, keepdim=True).expand_as(x), w),
+        [(6, 4, 3, 3)],
+    ),
+    "a second, beside it": (
+        lambda x, v, w: F.conv2d(x, v, padding=1) + F.conv2d(x, w),
+        [(6, 4, 3, 3), (6, 4, 1, 1)],
+    ),
+    "the same weights again": (
+        lambda x, w: F.conv2d(x, w / 2, dilation=2) + F.conv2d(x, w / 2, dilation=2),
+        [(6, 4, 2, 2)],
+    ),
+    "one for ordinary numbers alone": (
+        lambda x, w: F.conv2d(x, w) if float(x.std()) > 1.5 else 2 * F.conv2d(x, w),
+        [(6, 4, 3, 3)],
+    ),
+    "the first row alone": (
+        lambda x, w: F.conv2d(torch.cat([x[:1], x[1:] - x[1:].mean(0, keepdim=True)]), w),
+        [(6, 4, 3, 3)],
+    ),
     "a bias of the place": (
         lambda x, w, b: F.conv2d(x, w) + b,
         [(6, 4, 3, 3), (6, 6, 6)],
@@ -180,3 +206,23 @@ def test_what_is_more_than_a_layer_is_not_taken_for_one(name: str) -> None:
         return
     assert [layer[0] for layer in found] == ["conv", "conv"]
     assert name == "two in a row"
+
+
+def test_constants_are_read_as_they_were() -> None:
+    class Later(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bound = torch.full((), -1e9)
+            made = torch.where(x > bound, x, 0.2 * x)  # the identity
+            bound.fill_(0.0)  # as if it had been a LeakyReLU
+            return made + bound
+
+    assert read(Later(), torch.randn(3, 5)) == []  # no activation
+
+
+def test_a_layer_of_which_a_part_is_frozen_is_not_trained() -> None:
+    heads = Spelt(SPELT["two heads"][0], *SPELT["two heads"][2])
+    heads.weights[0].requires_grad_(False)
+    x = torch.randn(3, 7)
+    (layer,) = effects.read(followed(heads, x), x)
+    assert not layer.trained
+    assert layer.frozen
