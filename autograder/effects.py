@@ -55,6 +55,38 @@ def read(network: Network, x: Tensor) -> list[Layer]:
 
 
 @dataclass(frozen=True)
+class _Snapshot:
+    """A tensor as it was at some time, with all of the memory that it is a part of.
+
+    memory: a number of that memory. flat: what it held. addresses: where the tensor is in it.
+    """
+
+    memory: int
+    flat: Tensor
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Snapshot:
+        """One of now."""
+        storage = tensor.untyped_storage()
+        count = storage.nbytes() // tensor.element_size()
+        flat = tensor.as_strided((count,), (1,), 0).clone()
+        shape, stride = tuple(tensor.shape), tuple(tensor.stride())
+        return cls(storage.data_ptr(), flat, shape, stride, int(tensor.storage_offset()))
+
+    def within(self, flat: Tensor) -> Tensor:
+        """The tensor, as a view of memory that holds this."""
+        return flat.as_strided(self.shape, self.stride, self.offset)
+
+    @property
+    def addresses(self) -> Tensor:
+        """Where in its memory the numbers of the tensor are."""
+        return self.within(torch.arange(len(self.flat))).flatten()
+
+
+@dataclass(frozen=True)
 class _Stretch:
     """Operations in a row that take one tensor to another.
 
@@ -96,15 +128,14 @@ class _Reader:
         self.path: list[int] = []  # indices of the operations through which the input goes
         # as they were when an operation, by index, made or read them: some are changed later
         self.made: dict[tuple[int, int], Tensor] = {(-1, 0): x.clone()}
-        self.entering: dict[tuple[int, int], tuple[Tensor, int, Tensor]] = {}
+        self.entering: dict[tuple[int, int], _Snapshot] = {}
         values = {0: x.clone(), **{k: v.clone() for k, v in network.values.items()}}
         read = {network.result} | {n for o in self.operations for n in tensors_in(o)}
         for index, operation in enumerate(self.operations):
             inputs, outputs = set(tensors_in(operation)), set(tensors_of(operation.out))
-            for number in inputs - flowing if flowing & inputs else ():
-                told = values[number]
-                place = told.untyped_storage().data_ptr()
-                self.entering[index, number] = (told.clone(), place, _addresses(told))
+            used = inputs | (outputs & set(values))  # what is changed in place, too
+            for number in used - flowing if flowing & inputs else ():
+                self.entering[index, number] = _Snapshot.of(values[number])
             perform(operation, values)
             if flowing & inputs:
                 flowing |= outputs
@@ -177,17 +208,24 @@ class _Reader:
         places = self.path[start : end + 1]
         inside, entering = {current}, dict[int, int]()  # numbers, and where they are read first
         for index in places:
-            for number in tensors_in(self.operations[index]):
-                if number not in inside and number not in entering:
+            made_here = tensors_of(self.operations[index].out)
+            for number in [*tensors_in(self.operations[index]), *made_here]:
+                known = number in inside or number in entering
+                if not known and (index, number) in self.entering:
                     entering[number] = index
-            inside |= set(tensors_of(self.operations[index].out))
+            inside |= set(made_here)
         weights = {n for n in entering if n in self.learned | self.fixed}
 
         def apply(x: Tensor, factor: float) -> Tensor:
-            tensors = {n: self.entering[index, n][0].clone() for n, index in entering.items()}
-            for number in weights:
-                tensors[number] *= factor
-            tensors[current] = x.clone()
+            memories: dict[int, Tensor] = {}
+            tensors = {current: x.clone()}
+            for number, index in entering.items():
+                told = self.entering[index, number]
+                if told.memory not in memories:
+                    memories[told.memory] = (
+                        told.flat * factor if number in weights else told.flat.clone()
+                    )
+                tensors[number] = told.within(memories[told.memory])
             for index in places:
                 perform(self.operations[index], tensors)
             return tensors[made]
@@ -367,25 +405,15 @@ def _spread(
     return F.conv_transpose2d(x, weight, shift, stride, padding, rest)
 
 
-def _addresses(tensor: Tensor) -> Tensor:
-    """Where in its memory the numbers of a tensor are."""
-    count = tensor.untyped_storage().nbytes() // tensor.element_size()
-    places = torch.arange(count).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-    return places.flatten()
-
-
-def _each_once(told: list[tuple[Tensor, int, Tensor]]) -> Tensor:
+def _each_once(told: list[_Snapshot]) -> Tensor:
     """The numbers of tensors, of each memory and address one."""
-    memories: dict[int, list[tuple[Tensor, Tensor]]] = {}
-    for tensor, memory, addresses in told:
-        memories.setdefault(memory, []).append((addresses, tensor.flatten()))
+    memories: dict[int, list[_Snapshot]] = {}
+    for snapshot in told:
+        memories.setdefault(snapshot.memory, []).append(snapshot)
     found = [torch.empty(0)]
     for parts in memories.values():
-        places, values = (torch.cat(column) for column in zip(*parts, strict=True))
-        _, where = places.unique(return_inverse=True)
-        once = torch.empty(int(where.max()) + 1 if len(where) else 0, dtype=values.dtype)
-        once[where] = values
-        found.append(once.float())
+        places = torch.cat([part.addresses for part in parts]).unique()
+        found.append(parts[0].flat[places].float())
     return torch.cat(found)
 
 

@@ -252,30 +252,66 @@ def names_told(told: Any) -> set[str]:
     return {str(item.get("op", "")) for item in items if isinstance(item, dict)}
 
 
-def _contributing(operations: list[Operation], result: int) -> list[Operation]:
-    """The operations that the result rests on: not those of prints, checks and statistics."""
-    memory: dict[int, int] = {}  # of a view: the tensor that it shares memory with
+class _Memories:
+    """Which tensors of a trace share memory, as far as its views tell."""
 
-    def base(number: int) -> int:
+    def __init__(self) -> None:
+        self.bases: dict[int, int] = {}  # of a view: the tensor that it shares memory with
+        self.families: dict[int, list[int]] = {}  # of a base: it and its views
+
+    def base(self, number: int) -> int:
+        """The tensor whose memory it is."""
         way = []
-        while number in memory:
+        while number in self.bases:
             way.append(number)
-            number = memory[number]
-        memory.update(dict.fromkeys(way, number))  # so that long chains are gone along once
+            number = self.bases[number]
+        self.bases.update(dict.fromkeys(way, number))  # so that long chains are gone along once
         return number
 
-    for operation in operations:
+    def note(self, operation: Operation) -> None:
+        """Take in a view."""
         inputs = tensors_of(operation.args)
-        if operation.name in _VIEWS and inputs:
-            for number in tensors_of(operation.out):
-                if base(number) != base(inputs[0]):
-                    memory[base(number)] = base(inputs[0])
-    live, kept = {base(result)}, list[Operation]()
+        if operation.name not in _VIEWS or not inputs:
+            return
+        for number in tensors_of(operation.out):
+            old, new = self.base(number), self.base(inputs[0])
+            if old != new:
+                self.bases[old] = new
+                family = self.families.setdefault(new, [new])
+                family += self.families.pop(old, [old])
+
+    def sharing(self, number: int) -> list[int]:
+        """It, and whatever shares its memory."""
+        return self.families.get(self.base(number), [number])
+
+
+def _contributing(operations: list[Operation], result: int) -> list[Operation]:
+    """The operations that the result rests on: not those of prints, checks and statistics."""
+    memories = _Memories()
+    for operation in operations:
+        memories.note(operation)
+    live, kept = {memories.base(result)}, list[Operation]()
     for operation in reversed(operations):
-        if any(base(number) in live for number in tensors_of(operation.out)):
+        if any(memories.base(number) in live for number in tensors_of(operation.out)):
             kept.append(operation)
-            live |= {base(number) for number in tensors_in(operation)}
-    return kept[::-1]
+            live |= {memories.base(number) for number in tensors_in(operation)}
+    return _with_all_results(kept[::-1])
+
+
+def _with_all_results(operations: list[Operation]) -> list[Operation]:
+    """Operations with all that they change: a write to a view is one to what it is a view of."""
+    memories, told = _Memories(), list[Operation]()
+    for operation in operations:
+        memories.note(operation)
+        out = operation.out
+        if operation.name.endswith("_") and operation.name not in _VIEWS:
+            written = tensors_of(operation.args)[:1]
+            own = set(tensors_of(out))
+            others = [n for w in written for n in memories.sharing(w) if n not in own]
+            if others:
+                out = [out, *({"tensor": n} for n in others)]
+        told.append(replace(operation, out=out))
+    return told
 
 
 def _plain(value: Any) -> Tensor:

@@ -112,7 +112,41 @@ def _patches(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 Case = tuple[Callable[..., Tensor], tuple[int, ...], list[tuple[int, ...]], tuple[object, ...]]
+
+
+def _into_zeros(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    padded = torch.zeros(len(x), 4, x.shape[2] + 2, x.shape[3] + 2)
+    padded[:, :, 1:-1, 1:-1] = x
+    return F.conv2d(padded, weight, bias, stride=2)
+
+
+def _place_by_place(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    made = torch.empty(len(x), 6, 3, 3)
+    for i in range(3):
+        for j in range(3):
+            window = x[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            made[:, :, i, j] = torch.einsum("bckl,ockl->bo", window, weight) + bias
+    return made
+
+
+def _added_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    made = torch.zeros(len(x), 6, 7, 7)
+    for i in range(3):
+        for j in range(3):
+            seen = torch.einsum("bc,cokl->bokl", x[:, :, i, j], weight)
+            made[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += seen
+    return made + bias[:, None, None]
+
+
 SPELT: dict[str, Case] = {
+    "into zeros": (_into_zeros, (3, 4, 8, 8), [(6, 4, 4, 4), (6,)], ("conv", 6, (4, 4), (4, 4))),
+    "place by place": (
+        _place_by_place,
+        (3, 4, 7, 7),
+        [(6, 4, 3, 3), (6,)],
+        ("conv", 6, (3, 3), (3, 3)),
+    ),
+    "added up": (_added_up, (3, 4, 3, 3), [(4, 6, 3, 3), (6,)], ("transposed", 6, (3, 3), (7, 7))),
     "windows": (_windows, (3, 4, 7, 7), [(6, 4, 3, 3), (6,)], ("conv", 6, (3, 3), (3, 3))),
     "patches": (_patches, (3, 4, 3, 3), [(6, 4, 3, 3), (6,)], ("conv", 6, (3, 3), (1, 1))),
     "zeros between": (
