@@ -212,6 +212,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, used = Model(session, nz, 1.0), evidence.used
     cause = _kl_cause(session, draws, evidence)
+    if not cause.right and not cause.misconception and not _is_right(evidence.cases, REC):
+        raise Unchecked("Neither term is one that is known, so what they hide cannot be told.")
     whole = _is_right(evidence.cases, TOTAL)  # or else the total is charged for what it lacks
     for term in (KL, TOTAL) if whole else (KL,):
         _check_growth(session, draws, model, used, batch, cause, term)
