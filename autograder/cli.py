@@ -7,8 +7,11 @@ import gc
 import io
 import json
 import secrets
+import signal
 import sys
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 
 from autograder import contract, devices
 from autograder.notebook import NotebookError, read
@@ -20,12 +23,37 @@ INTERRUPTED = 130  # as shells have it
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when it was done, 2 when it could not be, 130 when interrupted."""
     parsed = _parser().parse_args(arguments)
+    before = signal.getsignal(signal.SIGINT)
+    noticed = before is signal.default_int_handler and current_thread() is main_thread()
+    if noticed:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         status: int = parsed.run(parsed)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:  # an import makes its own of an interrupt
+        if not _interrupts and not isinstance(error, KeyboardInterrupt):
+            raise
         print("autograder: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        _interrupts.clear()
+        if noticed:
+            signal.signal(signal.SIGINT, before)
     return status
+
+
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Note an interrupt beside raising it: where Python calls back, it is ignored."""
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def _heed_interrupts() -> None:
+    """Raise `KeyboardInterrupt` if one was ignored, by an import or a destructor."""
+    if _interrupts:
+        raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +116,7 @@ def _grade(parsed: argparse.Namespace) -> int:
         from autograder.submission import Submission
 
         device = devices.chosen(parsed.device)
+        _heed_interrupts()
     except devices.NoDevice as error:
         started.end()
         return _refuse(f"{parsed.notebook}: not graded, because {error}")
@@ -112,6 +141,7 @@ def _grade(parsed: argparse.Namespace) -> int:
         return _refuse(f"{parsed.notebook}: the grader failed, please report it: {error}")
     finally:
         submission.close()
+    _heed_interrupts()
     for stream in (sys.stdout, sys.stderr):  # a student's words in a terminal of few letters
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -142,6 +172,7 @@ def _perform(grading: object) -> None:
         shown = bar.add_task("grading", total=len(contract.TASKS))
 
         def advance() -> None:
+            _heed_interrupts()
             bar.update(shown, completed=len({r.task for r in grading.grade.results}))
 
         grading.progress = advance

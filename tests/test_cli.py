@@ -129,6 +129,37 @@ def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list
         time.sleep(0.05)
 
 
+class Interrupts:
+    """Interrupts as it goes, where Python ignores what is raised."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("how", ["ignored", "as another error"])
+def test_an_interrupt_counts_though_it_is_not_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    def perform(_: object) -> None:
+        Interrupts()
+        if how == "as another error":
+            raise ImportError("no module")
+
+    corpus.write(corpus.submission("perfect"), tmp_path / "vae.ipynb")
+    monkeypatch.setattr(cli, "_perform", perform)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    call = ["grade", str(tmp_path / "vae.ipynb"), "--unboxed", "--json", str(tmp_path / "out.json")]
+    try:
+        assert cli.main(call) == cli.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "interrupted" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+    monkeypatch.setattr(cli, "_perform", lambda _: None)
+    assert cli.main(call) == 0
+
+
 @pytest.mark.parametrize("status", [pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.OK])
 def test_half_a_grading_is_no_grade(
     monkeypatch: pytest.MonkeyPatch, status: pytest.ExitCode
