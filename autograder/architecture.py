@@ -293,11 +293,14 @@ class Architecture:
             self._check_latents(made, x)
 
     def _check_latents(self, made: Confirmed, x: Tensor) -> None:
-        """Every number of a latent counts."""
+        """Every number of a latent counts, if any does."""
+        seen = referee.run(made.network, x)
+        if torch.equal(referee.run(made.network, x + 1), seen):
+            return
         for place in (0, made.nz // 2, made.nz - 1):
             other = x.clone()
             other[:, place] += 1
-            if torch.equal(referee.run(made.network, other), referee.run(made.network, x)):
+            if torch.equal(referee.run(made.network, other), seen):
                 text = f"Number {place + 1} of the {made.nz} of a latent is not read."
                 raise Wrong(f"{text} The linear layer should take all of them.", "wrong-channels")
 
