@@ -212,39 +212,50 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, used = Model(session, nz, 1.0), evidence.used
     cause = _kl_cause(session, draws, evidence)
-    if not cause.right and not cause.misconception and not _is_right(evidence.cases, REC):
+    x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
+    # what a term lacks is its formula's fault: it is asked for what it follows
+    places = (0, -1)
+    by_q = {i: _following(session, model, used, x, (rec, rec), (q, _moved(q, i))) for i in places}
+    by_rec = _following(session, model, used, x, (rec, _moved(rec, 0)), (q, q))
+    if not cause.right and not cause.misconception and REC not in by_rec:
         raise Unchecked("Neither term is one that is known, so what they hide cannot be told.")
-    whole = _is_right(evidence.cases, TOTAL)  # or else the total is charged for what it lacks
-    for term in (KL, TOTAL) if whole else (KL,):
+    for term in (KL, TOTAL) if any(TOTAL in by_q[i] for i in places) else (KL,):
         _check_growth(session, draws, model, used, batch, cause, term)
     if cause.right:
         _check_near(session, draws, model, used, batch)
-    x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
-    for index in (0, -1):
-        if not _depends(session, model, used, x, rec, q, index):
-            continue  # which half is missing is the formula's fault
-        for bad in (math.nan, math.inf):
+    for bad in (math.nan, math.inf):
+        for index in places:
             changed = q.clone()
             changed[0, index] = bad
-            for term in (KL, TOTAL) if whole else (KL,):
+            for term in {KL, TOTAL} & by_q[index]:
                 _check_shown(session, model, used, x, rec, changed, term)
-    if used.own or not _is_right(evidence.cases, REC):
-        return
-    for bad in (math.nan, math.inf):
         changed = rec.clone()
         changed[0, 0, 0, 0] = bad
-        for term in (REC, TOTAL) if whole else (REC,):
+        for term in {REC, TOTAL} & by_rec if not used.own else ():
             _check_shown(session, model, used, x, changed, q, term)
 
 
-def _depends(
-    session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, index: int
-) -> bool:
-    """Whether the KL term changes with one number of q."""
-    other = q.clone()
-    other[0, index] += 0.5
-    first, second = (call_loss(session, model, used, x, rec, c, KL).values[KL] for c in (q, other))
-    return first != second
+def _moved(numbers: Tensor, place: int) -> Tensor:
+    """With another number at a place of the first row."""
+    other = numbers.clone()
+    other[0].view(-1)[place] += 0.5
+    return other
+
+
+def _following(
+    session: Session,
+    model: Model,
+    used: Habits,
+    x: Tensor,
+    recs: tuple[Tensor, Tensor],
+    qs: tuple[Tensor, Tensor],
+) -> set[int]:
+    """The terms that are others for the second outputs than for the first."""
+    first, second = (
+        call_loss(session, model, used, x, rec, q, KL).values
+        for rec, q in zip(recs, qs, strict=True)
+    )
+    return {term for term in (TOTAL, REC, KL) if first[term] != second[term]}
 
 
 def _check_growth(

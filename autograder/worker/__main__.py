@@ -40,13 +40,14 @@ def _start() -> None:
         os.dup2(nowhere, stream)
     here = str(Path(__file__).resolve().parent)
     sys.path.insert(0, here)
-    import serve
     import syscalls
+
+    if options.get("alone"):  # before torch, which may start threads: a filter is one thread's
+        syscalls.refuse_calls()
+    import serve
 
     sys.path.remove(here)
     sys.argv = [""]
-    if options.get("alone"):
-        syscalls.refuse_calls()
     serve.Worker(requests, answers, options).run()
 
 
