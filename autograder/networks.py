@@ -21,6 +21,7 @@ from autograder.outcomes import Unchecked
 
 SIZE_LIMIT = 1 << 25  # numbers in any tensor of a rebuilt network
 OPERATION_LIMIT = 2_000  # as the worker has it
+WRITES_LIMIT = 250_000  # to views, times the views that share their memory
 MEMORY_LIMIT = 2 << 30  # bytes that a rebuilt network may take, where the system can tell
 WORK_LIMIT = 1 << 37  # multiplications in one of its operations
 SECONDS_LIMIT = 10.0  # for one run or reading of it, which takes an honest one a tenth of one
@@ -300,7 +301,7 @@ def _contributing(operations: list[Operation], result: int) -> list[Operation]:
 
 def _with_all_results(operations: list[Operation]) -> list[Operation]:
     """Operations with all that they change: a write to a view is one to what it is a view of."""
-    memories, told = _Memories(), list[Operation]()
+    memories, told, count = _Memories(), list[Operation](), 0
     for operation in operations:
         memories.note(operation)
         out = operation.out
@@ -308,6 +309,9 @@ def _with_all_results(operations: list[Operation]) -> list[Operation]:
             written = tensors_of(operation.args)[:1]
             own = set(tensors_of(out))
             others = [n for w in written for n in memories.sharing(w) if n not in own]
+            count += len(others)
+            if count > WRITES_LIMIT:
+                raise ValueError("too many writes to views")
             if others:
                 out = [out, *({"tensor": n} for n in others)]
         told.append(replace(operation, out=out))

@@ -242,6 +242,40 @@ def test_what_is_more_than_a_layer_is_not_taken_for_one(name: str) -> None:
     assert name == "two in a row"
 
 
+def test_writes_to_views_without_end_are_no_claim() -> None:
+    def claim(count: int) -> dict[str, object]:
+        views = [
+            {
+                "op": "aten.alias.default",
+                "args": [{"tensor": 0}],
+                "kwargs": {},
+                "out": {"tensor": n},
+            }
+            for n in range(1, count + 1)
+        ]
+        writes = [
+            {
+                "op": "aten.relu_.default",
+                "args": [{"tensor": n}],
+                "kwargs": {},
+                "out": {"tensor": n},
+            }
+            for n in range(1, count + 1)
+        ]
+        return {
+            "operations": [*views, *writes],
+            "values": [],
+            "trained": [],
+            "frozen": [],
+            "result": count,
+        }
+
+    x = torch.linspace(-1, 1, 5)
+    assert torch.equal(networks.claimed(claim(20)).run(x), x.relu())
+    with pytest.raises(Unconfirmed):
+        networks.claimed(claim(900))
+
+
 def test_constants_are_read_as_they_were() -> None:
     class Later(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
