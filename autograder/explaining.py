@@ -129,6 +129,20 @@ def optimiser_of(course: Course, seen: State) -> str | None:
     return None
 
 
+def changes_rate(course: Course, seen: State) -> bool:
+    """Whether the rate is another than asked for, at some steps or all, as told or as replayed."""
+    told = [rate for t in course.told if isinstance(rate := t.options.get("lr"), int | float)]
+    if any(abs(rate - course.rate) > 1e-6 * course.rate for rate in told):
+        return True
+    return _fits(course, seen, Recipe(decay=NOTED))
+
+
+def criterion_of(course: Course, seen: State) -> str | None:
+    """What else than the promised loss gives the seen weights when it is minimised."""
+    others = (name for name in _criteria(course) if name != "promised")
+    return next((name for name in others if _fits(course, seen, Recipe(criterion=name))), None)
+
+
 def keeps_second_moments(course: Course, seen: State) -> bool:
     """Whether a training on `draw_long` is nearer to Adam with amsgrad than to Adam.
 
@@ -235,7 +249,12 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [Recipe(inputs=name, target=name) for name in INPUTS]
     singles += [Recipe(frozen=_frozen(course, seen))]
     singles += [_part_rates(course, seen)]
-    singles += [Recipe(rate=_rate_factor(course, seen)), Recipe(scale=_scale_factor(course, seen))]
+    singles += [Recipe(rate=_rate_factor(course, seen))]
+    factor = _scale_factor(course, seen)
+    singles += [Recipe(scale=factor), Recipe(per_row=factor / len(course.batches[0]))]
+    if course.told and all(told.options.get("eps") == EPSILON for told in course.told):
+        # a larger one looks like a smaller loss: the optimiser's own word tells them apart
+        singles = [r for r in singles if "eps" not in r.optimiser]
     for recipe in singles:
         for mode, epochs, steps in itertools.product(
             ("train", "eval"), _passes(course, seen), ("batch", "never", "twice")

@@ -91,12 +91,14 @@ def collect(
     term: int,
     count: int = 4,
     spread: float = 0.7,
+    far: float = 2.0,
     beta: float | None = None,
     training: bool = True,
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q is read as by `used`.
 
-    term: the one of the three scalars that must be there. spread: of log_sigma. beta: the same in
+    term: the one of the three scalars that must be there. spread: of log_sigma. far: of
+    the means. beta: the same in
     all draws, where it is given. training: whether the model is in train mode.
     """
     cases = []
@@ -107,7 +109,7 @@ def collect(
         weight = drawn if beta is None else beta
         model = Model(session, nz, weight)
         model.mode(training)
-        q = torch.cat([2 * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
+        q = torch.cat([far * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
         answer = call_loss(session, model, used, x, rec, q, term)
         mu, s = used.reading.halves(answer.q)

@@ -324,6 +324,11 @@ def weighs_alike(cases: list[Case]) -> bool:
     return _constant_ratio([_weight(c) for c in cases], [1.0] * len(cases)) is not None
 
 
+def is_promised(case: Case) -> bool:
+    """Whether the total is the promised one, whatever is told of its terms."""
+    return near(case.values[0], float(rec(case)) + case.beta * float(kl(case)))
+
+
 def _is_total(case: Case, formula: Callable[[float, float, float], float]) -> bool:
     total, r, k = case.values
     right_r, right_k = float(rec(case)), float(kl(case))

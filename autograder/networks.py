@@ -94,6 +94,7 @@ _VIEWS = set(
     """.split()
 )
 _PARAMETERS = ("trained", "frozen")
+_RRELU = {"lower": 1 / 8, "upper": 1 / 3, "training": False}  # torch's defaults
 _SYMBOLS = {
     str(symbol): symbol
     for symbol in (
@@ -328,7 +329,19 @@ def _operation(item: Any) -> Operation:
     name, _, overload = str(item["op"]).removeprefix("aten.").partition(".")
     if not isinstance(item["args"], list) or not isinstance(item["kwargs"], dict):
         raise TypeError("an operation has no arguments")
-    return Operation(name, overload or "default", item["args"], item["kwargs"], item["out"])
+    made = Operation(name, overload or "default", item["args"], item["kwargs"], item["out"])
+    return _without_chance(made) if name.startswith("rrelu_with_noise") else made
+
+
+def _without_chance(operation: Operation) -> Operation:
+    """A randomised LeakyReLU as the plain one that it is where no slope is drawn."""
+    given = dict(zip(("lower", "upper", "training"), operation.args[2:5], strict=False))
+    low, high, training = ({**given, **operation.kwargs}.get(n, d) for n, d in _RRELU.items())
+    if operation.overload != "default" or (training is True and low != high):
+        return operation
+    name = "leaky_relu_" if operation.name.endswith("_") else "leaky_relu"
+    slope = (float(low) + float(high)) / 2
+    return Operation(name, "default", [operation.args[0], slope], {}, operation.out)
 
 
 def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:

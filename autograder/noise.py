@@ -97,6 +97,19 @@ def are_independent(calls: list[Tensor]) -> bool:
     return _is_chi_square(rows) and _is_chi_square(columns)
 
 
+def lengths_vary(calls: list[Tensor]) -> bool:
+    """Whether rows of standard normal draws are of different lengths; calls: each (B, nz).
+
+    Sums of squares, standardised and squared again, are X >= 0 with E X = 1 and
+    E X^2 = 3 + 12 / nz; Maurer (2003) bounds how far below 1 the mean of n of them falls. True of
+    draws too few for such a bound.
+    """
+    width = calls[0].shape[1]
+    sums = torch.cat([c.double().square().sum(1) for c in calls])
+    spread = float(((sums - width).square() / (2 * width)).mean())
+    return spread >= 1 - math.sqrt(2 * (3 + 12 / width) * _LOG / len(sums))
+
+
 def sharing(calls: list[Tensor]) -> str | None:
     """How draws are shared: frozen, by a whole call, batch or vector, or not at all (None).
 
@@ -129,7 +142,9 @@ def distinct(calls: list[Tensor], shared: str | None) -> Tensor:
 
 
 def _without_repeats(calls: list[Tensor]) -> Tensor | None:
-    """The draws without dimensions that all rows share, and rows that repeat another or mirror it.
+    """The draws without what all rows share, and without rows and columns that repeat another.
+
+    To be another with the opposite sign is to repeat it.
 
     None where nothing repeats, or where there are too many rows to compare each with each.
     """
@@ -139,12 +154,17 @@ def _without_repeats(calls: list[Tensor]) -> Tensor | None:
     for call in calls:
         c = call.double()
         shared = (c - c[:1]).abs().amax(0) <= SAME
-        ways = torch.nn.functional.normalize(c, dim=1)
-        alike = (ways @ ways.T).abs().triu(1) > 1 - 1e-6
-        again = alike.any(0) & (c.shape[1] >= 8)
-        repeats = repeats or bool(shared.any()) or bool(again.any())
-        left += [c[~again][:, ~shared].flatten(), c[0, shared]]
+        rows, columns = _repeating(c), _repeating(c.T) & ~shared
+        repeats = repeats or bool((shared | columns).any()) or bool(rows.any())
+        left += [c[~rows][:, ~shared & ~columns].flatten(), c[0, shared]]
     return torch.cat(left) if repeats else None
+
+
+def _repeating(c: Tensor) -> Tensor:
+    """Which rows are an earlier one times a number; of less than eight numbers none is."""
+    ways = torch.nn.functional.normalize(c, dim=1)
+    alike = (ways @ ways.T).abs().triu(1) > 1 - 1e-6
+    return alike.any(0) & (c.shape[1] >= 8)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -167,9 +187,14 @@ def kind(calls: list[Tensor]) -> tuple[str | None, str | None]:
         return "constant", None
     shared = sharing(calls)
     sample = distinct(calls, shared)
-    if is_normal(sample) and (shared is not None or are_independent(calls)):
-        return "normal", shared
     left = None if shared is not None else _without_repeats(calls)
+    if is_normal(sample):
+        if shared is None and (left is not None or not are_independent(calls)):
+            return "normal", "some"
+        same_width = len({c.shape[1] for c in calls}) == 1
+        if shared is not None or not same_width or lengths_vary(calls):
+            return "normal", shared
+        return None, None
     if left is not None and is_normal(left):
         return "normal", "some"
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5)):

@@ -84,6 +84,7 @@ def _converted(content: dict[str, Any]) -> list[Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what does not validate may still be read
+            _bound_levels(content)
             old = nbformat.v3.to_notebook_json(content)
             made = nbformat.v4.upgrade(old, from_version=3, from_minor=0)
     except Exception:
@@ -91,6 +92,15 @@ def _converted(content: dict[str, Any]) -> list[Any] | None:
     finally:
         log.disabled = silent
     return list(made.cells)
+
+
+def _bound_levels(content: dict[str, Any]) -> None:
+    """Set levels that no heading has to 1; as many hashes as they say would fill the memory."""
+    for sheet in content["worksheets"]:
+        for cell in sheet["cells"]:
+            if cell.get("cell_type") == "heading":
+                level = cell.get("level")
+                cell["level"] = int(level) if level in range(1, 7) else 1
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Raised(Unchecked):
         told = {key: value for key, value in told.items() if isinstance(value, str)}
         self.type, self.text = told.get("type", "Exception"), told.get("message", "")
         self.where, self.name = told.get("where", ""), told.get("name", "")
+        self.by_itself = told.get("by") == "itself"  # and not by a library that it calls
         place = f" in {self.where}" if self.where else ""
         self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
         super().__init__(f"Your code raised {self.type}{place}: {self.text or 'no message'}.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NOTED = "as noted"
+EXCHANGED = "each for all passes before the next"
 CUT = "those before a pass ends early"
 TOLD = "the optimiser that it names"
 
@@ -31,6 +32,7 @@ class Recipe:
     share: str = ""  # by whose number the rate is divided
     criterion: str = "promised"
     scale: float = 1.0  # times the criterion
+    per_row: float = 0.0  # times the criterion and the number of rows in the batch; 0: not at all
     warm: str = ""  # by what the weight of the KL term grows from pass to pass
     rows: str = "all"  # of every batch
     inputs: str = "batch"  # what the model is run on
@@ -110,6 +112,7 @@ VAE_CRITERIA: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "rec_loss + kl_loss": lambda a, b, beta: a + b,
     "rec_loss - beta * kl_loss": lambda a, b, beta: a - beta * b,
     "the total plus beta * kl_loss": lambda a, b, beta: a + 2 * beta * b,
+    "the total plus rec_loss": lambda a, b, beta: 2 * a + beta * b,
     "the total plus kl_loss": lambda a, b, beta: a + beta * b + b,
     "the total plus both terms": lambda a, b, beta: 2 * a + (1 + beta) * b,
     "beta * kl_loss": lambda a, b, beta: beta * b,
@@ -199,6 +202,8 @@ WARM: dict[str, Callable[[int, int], float]] = {
     "the pass over all passes": lambda e, n: e / n,
     "the pass, from 1, over all passes": lambda e, n: (e + 1) / n,
     "the pass over the passes before the last": lambda e, n: e / max(n - 1, 1),
+    "nothing in the first pass": lambda e, n: float(e > 0),
+    "nothing after the first pass": lambda e, n: float(e == 0),
     "a tenth of the pass": lambda e, n: min(1.0, e / 10),
     "a tenth of the pass, from 1": lambda e, n: min(1.0, (e + 1) / 10),
 }
@@ -230,7 +235,7 @@ CHOICES: dict[str, list[str]] = {
     "decay": [NOTED],
     "warm": [name for name in WARM if name],
     "mode": ["eval", NOTED, *PART_MODES],
-    "clears": ["never", "epoch", "once", *PARTS_CLEARED, *AT_STEPS],
+    "clears": ["never", "epoch", "once", *PARTS_CLEARED, *AT_STEPS, NOTED],
     "steps": ["never", "epoch", "end", "delayed", "twice", "last batch left out", "every other"],
     "batches": [
         "first",
@@ -241,6 +246,7 @@ CHOICES: dict[str, list[str]] = {
         "whole ones",
         "reversed",
         "each twice",
+        EXCHANGED,
     ],
     "epochs": [name for name in EPOCHS if name != "asked"],
 }

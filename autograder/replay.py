@@ -16,6 +16,7 @@ from autograder.recipes import (
     AE_CRITERIA,
     AT_STEPS,
     EPOCHS,
+    EXCHANGED,
     NOTED,
     OPTIMISERS,
     OWN_VAE_CRITERIA,
@@ -50,10 +51,12 @@ class Terms:
 class Note:
     """What the model in training noted at a backward pass: its mode, and some of its weights.
 
-    It is a claim: it counts only where a replay that follows it gives the weights in the end.
+    cleared: whether no gradient of an earlier pass was there. It is a claim: it counts only where
+    a replay that follows it gives the weights in the end.
     """
 
     training: bool
+    cleared: bool
     weights: Tensor
 
 
@@ -265,7 +268,11 @@ def train(
     if recipe.clears in AT_STEPS and len(course.notes) != 1 + course.epochs * len(batches):
         raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
-    for epoch in range(EPOCHS[recipe.epochs](course.epochs)):
+    passes = EPOCHS[recipe.epochs](course.epochs)
+    turns = 1
+    if recipe.batches == EXCHANGED:
+        passes, turns = 1, passes
+    for epoch in range(passes):
         if recipe.renewed == "epoch":
             optimiser = made()
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
@@ -274,17 +281,19 @@ def train(
         if cuts:
             chosen = chosen[: cuts[epoch]]
         beta = course.beta * WARM[recipe.warm](epoch, course.epochs)
-        for i, x in enumerate(chosen):
+        for i, x in enumerate(x for x in chosen for _ in range(turns)):
             if recipe.epochs == "as many steps" and len(losses["total"]) == course.epochs:
                 break
             if recipe.renewed == "batch":
                 optimiser = made()
             if recipe.steps == "delayed" and pending:
                 optimiser.step()
+            note = course.note(len(losses["total"]))
             if recipe.clears in _CLEARED:
                 _CLEARED[recipe.clears](model).zero_grad()
+            if recipe.clears == NOTED and note is not None and note.cleared:
+                model.zero_grad()
             if recipe.mode == NOTED:
-                note = course.note(len(losses["total"]))
                 model.train(note is None or note.training)
             target = TARGETS[recipe.target](x, batches, i)
             loss = loss_of_batch(course, model, x, target, recipe, losses, beta)
@@ -407,10 +416,11 @@ def loss_of_batch(
     weight = course.beta if beta is None else beta
     given = x if recipe.inputs == "batch" else TARGETS[recipe.inputs](x, [], 0)
     outputs = model(given)
+    scale = recipe.scale * (recipe.per_row * len(x) if recipe.per_row else 1.0)
     if course.kind == "TinyAutoEncoder":
         if recipe.target == "own output":
             target = outputs.detach()
-        found = recipe.scale * AE_CRITERIA[recipe.criterion](outputs, target)
+        found = scale * AE_CRITERIA[recipe.criterion](outputs, target)
         losses["promised"].append(AE_CRITERIA["promised"](outputs, x).item())
     else:
         if recipe.target == "own output":
@@ -421,7 +431,7 @@ def loss_of_batch(
         if own is not None:
             found = own(outputs, target, second, weight)
         else:
-            found = recipe.scale * VAE_CRITERIA[recipe.criterion](first, second, weight)
+            found = scale * VAE_CRITERIA[recipe.criterion](first, second, weight)
         losses["rec_loss"].append(first.item())
         losses["kl_loss"].append(second.item())
         losses["promised"].append((first + course.beta * second).item())

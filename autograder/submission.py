@@ -377,7 +377,7 @@ def _error(error: object, definitions: Definitions | None) -> Unchecked:
     if raised.type == "NotImplementedError":
         if 'missing the required "forward"' in raised.text:
             return Unchecked("The module has no `forward` method.", "not-defined")
-        if raised.where:
+        if raised.by_itself:
             return NotAttempted("Not attempted yet: the code still raises NotImplementedError.")
     return raised
 

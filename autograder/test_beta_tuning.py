@@ -30,7 +30,10 @@ def _beta(session: Session) -> float:
 
 
 def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: float) -> float:
-    """The beta that has the same effect with the promised loss: scales were charged before."""
+    """The beta that has the same effect with the promised loss: scales were charged before.
+
+    What is minimised is the total: terms that are scaled where they are told alone change nothing.
+    """
     ways = [PROMISED]
     if habits.sizes is not None:
         ways.append(Habits(habits.sizes, PROMISED.reading, habits.own))
@@ -48,6 +51,8 @@ def _on_promised_scale(session: Session, draws: Draws, habits: Habits, beta: flo
                 raise
             except Wrong:
                 continue
+        if all(losses.is_promised(case) for case in cases):
+            return beta
         kl, rec = losses.explain_kl(cases), losses.explain_rec(cases)
         found.append(beta * _scale(kl, "kl-reduction") / _scale(rec, "rec-reduction"))
         if kl.right or kl.misconception == "kl-reduction":

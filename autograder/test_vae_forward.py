@@ -43,7 +43,7 @@ DRAWN = st.tuples(
 @check("vae-forward", "structure", 1)
 def test_structure(session: Session, draws: Draws) -> None:
     """Has encoder, decoder and beta as promised; returns q and rec for any nz and batch."""
-    for nz, batch, beta, training in [*draws.examples(DRAWN, 5), (40, 7, 0.5, True)]:
+    for nz, batch, beta, training in [(40, 7, 0.5, True), *draws.examples(DRAWN, 5)]:
         try:
             _check_constructor(session, nz, beta)
             _check_call(session, draws, nz, batch, beta, training)
@@ -77,7 +77,7 @@ def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
     seen = None
     if isinstance(part, Handle):
         try:
-            seen = session.attribute(part, "width")
+            seen = session.attribute(part, "standin_width")
         except Raised:
             seen = None
     seen = number(seen)
@@ -122,6 +122,9 @@ def _check_output(call: Forward, nz: int, batch: int) -> None:
         raise Wrong(f"'q' should be one tensor (B, 2 nz), not {described(q)}.", "q-structure")
     if tuple(q.shape) != (batch, 2 * nz):
         text = f"'q' should be {(batch, 2 * nz)}, not {tuple(q.shape)}."
+        raise Wrong(text, "q-structure")
+    if call.line is not None:
+        text = "The encoder should be given the images x as they are; yours gets others."
         raise Wrong(text, "q-structure")
     if not close(q, call.q):
         raise Wrong("'q' should be what the encoder gave: mean, then log sigma.", "q-structure")
@@ -173,7 +176,7 @@ def test_sample(session: Session, draws: Draws, habits: Habits) -> None:
         if not reading.right:
             raise _wrong_sample(reading)
     usual = habits.sizes is not None and not habits.heads
-    if usual and reading.noise == "normal" and reading.shared is None:
+    if usual and reading.noise == "normal" and reading.shared is None and habits.line is None:
         _check_tails(session, draws, habits.sizes or Sizes())
 
 
@@ -284,6 +287,27 @@ def test_noise(session: Session, draws: Draws, habits: Habits) -> None:
         raise Wrong(f"{text} it in both modes.", "mode-dependent")
     for kind, shared in kinds.values():
         raise_noise(kind, shared)
+    if kinds and habits.sizes is not None and not habits.heads:
+        _check_repeats(session, draws, habits)
+
+
+def _check_repeats(session: Session, draws: Draws, habits: Habits) -> None:
+    """The same images get other noise in another call; a single image does, too."""
+    sizes = habits.sizes or Sizes()
+    for most, what, slug in ((9, "the same images", "frozen-noise"), (1, "one image", "no-noise")):
+        if most == 1 and sizes.batch is not None:
+            return
+        nz = sizes.draw_nz(draws, 24, 40)
+        model = Model(session, nz, 1.0, line=habits.line)
+        q = draw_code(draws, sizes.draw_batch(draws, min(most, 2), most), nz)
+        for training in (True, False):
+            model.mode(training)
+            first, second = (model.forward(q).z for _ in range(2))
+            if first is None or second is None or first.shape != second.shape:
+                continue
+            if bool((first == second).all(1).any()):
+                text = f"For {what} the latent is the same at every call: draw noise afresh."
+                raise Wrong(text, slug)
 
 
 def _check_variation(session: Session, draws: Draws, habits: Habits, training: bool) -> None:

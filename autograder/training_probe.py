@@ -24,6 +24,7 @@ from autograder.recipes import Recipe
 from autograder.replay import Course, Note, State, Terms, Told
 from autograder.submission import Session
 from autograder.worker import standins
+from autograder.worker.wire import Handle
 
 _DEFINED = re.compile(r"^\s*(?:def|class)\s+(\w+)", re.MULTILINE)
 _ARGUMENTS = ("beta", "rate", "epochs")
@@ -111,14 +112,13 @@ class Trainer:
     def courses(self, draws: Draws, terms: Terms) -> list[Course]:
         """One step; one pass with a smaller last batch; three passes."""
         shapes = ((7, 7, 1), (3 * 8 + 6, 8, 1), (13, 7, 3))
-        rate = 10 ** draws.real(-3.7, -2.3)
+        rate = 10 ** draws.real(-2.9, -2.3)  # above the usual 1e-3; long courses are below
         return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
-    def trial(self, session: Session, course: Course, elsewhere: bool = False) -> Trial:
-        """Train by the student's function; raises `Unchecked`.
-
-        elsewhere: on batches that are on another device than the one asked for.
-        """
+    def _prepared(
+        self, session: Session, course: Course, elsewhere: bool = False
+    ) -> tuple[Handle, Handle]:
+        """A model and a loader; elsewhere: of batches on a device that there is not."""
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
             terms = course.terms
@@ -128,13 +128,22 @@ class Trainer:
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
         session.ask("note_steps", model)
-        loader = session.make("loader", course.images, course.batch_size, elsewhere)
+        return model, session.make("loader", course.images, course.batch_size, elsewhere)
+
+    def _train(
+        self, session: Session, model: Handle, loader: Handle, course: Course, device: str
+    ) -> Any:
         function = session.read(self.name)
-        returned = session.call(function, model, loader, course.epochs, course.rate, "cpu")
+        return session.call(function, model, loader, course.epochs, course.rate, device)
+
+    def trial(self, session: Session, course: Course) -> Trial:
+        """Train by the student's function; raises `Unchecked`."""
+        model, loader = self._prepared(session, course)
+        returned = self._train(session, model, loader, course, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
         if not isinstance(state, dict) or not _is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
-        end = Note(True, standins.sample(state["decoder.0.weight"]).double())
+        end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
         course = replace(
             course,
             notes=(*_notes(session.attribute(model, "noted")), end),
@@ -201,17 +210,27 @@ class Trainer:
     def _leaves_batches(self, session: Session, course: Course) -> bool:
         """Whether batches that are not on the device asked for reach the model.
 
+        It is asked for the CPU, with batches that are elsewhere, and for a device without memory.
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
         cells = session.submission.cells
-        if _reads_device(self.name, cells) and any(
-            map(_calls_cuda, _cells_behind(self.name, cells))
-        ):
+        behind = _cells_behind(self.name, cells)
+        if any(map(_calls_cuda, behind)) and _reads_device(self.name, cells):
             return False
-        try:
-            self.trial(session, course, elsewhere=True)
-        except Raised as error:
-            return error.mismatch
+        # whoever looks for CUDA may fall back to the CPU where it was not asked for
+        for device in ("cpu",) if any("cuda" in cell for cell in behind) else ("cpu", "meta"):
+            model, loader = self._prepared(session, course, elsewhere=device == "cpu")
+            session.ask("move", model, device)
+            try:
+                self._train(session, model, loader, course, device)
+            except Raised as error:  # on a device without memory there are no numbers
+                if device == "cpu" and error.mismatch:
+                    return True
+            finally:
+                session.ask("move", session.make(self.kind), "cpu")  # and the notebook's `device`
+            seen = session.attribute(model, "devices")
+            if isinstance(seen, list) and seen and seen[0] != device:
+                return True
         return False
 
     def _trains_on_other_data(self, session: Session, trial: Trial) -> bool:
@@ -378,6 +397,8 @@ def _nodes(cell: str) -> list[ast.AST] | None:
 
 def _calls_cuda(cell: str) -> bool:
     """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
+    if "cuda" not in cell:
+        return False
     nodes = _nodes(cell)
     if nodes is None:
         return ".cuda(" in cell
@@ -421,10 +442,10 @@ def promised(trial: Trial) -> bool:
 
 def _notes(told: Any) -> tuple[Note, ...]:
     """What the stand-in noted, as far as it has the form."""
-    size = (1 + standins.SAMPLE,)
+    size = (2 + standins.SAMPLE,)
     rows = told if isinstance(told, list) else []
     return tuple(
-        Note(bool(row[0]), row[1:].double())
+        Note(bool(row[0]), bool(row[1]), row[2:].double())
         for row in rows
         if isinstance(row, Tensor) and tuple(row.shape) == size
     )

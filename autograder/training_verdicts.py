@@ -20,6 +20,7 @@ _UPDATE = {
     "part": "wrong-learning-rate",
     "criterion": "wrong-criterion",
     "scale": "wrong-criterion",
+    "per_row": "wrong-criterion",
     "warm": "wrong-criterion",
     "rows": "drops-data",
     "inputs": "wrong-target",
@@ -78,8 +79,15 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
             if explaining.uses_first_rows(findings.late.course, findings.late.state, size):
                 text = f"Of every batch, the training uses the first {size} images only."
                 raise Wrong(text, "drops-data")
+        name = explaining.criterion_of(findings.late.course, findings.late.state)
+        if name is not None:
+            text = f"In a longer training, what is minimised comes to be {name}"
+            raise Wrong(f"{text}. It should be the promised loss throughout.", "wrong-criterion")
         text = "In a longer training the steps do not stay as they begin"
-        raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
+        if explaining.changes_rate(findings.late.course, findings.late.state):
+            raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
+        text = f"{text}. Expected plain steps of Adam on the gradients of each batch:"
+        raise Wrong(f"{text} not clipped, not accumulated, at the rate asked for.")
     for aspect, slug in _UPDATE.items():
         if aspect in recipe.deviations():
             raise _update_fault(trainer, session, findings, recipe, aspect, slug)
@@ -122,6 +130,12 @@ def _update_fault(
         return Wrong(f"{text} by {value:.3g}.", "rec-reduction")
     if aspect == "scale":
         return Wrong(f"What is minimised is {value:.3g} times the total.", slug)
+    if aspect == "per_row" and value < 0.5:
+        text = f"The loss is divided for batches of {1 / value:.4g} images, whatever their size."
+        return Wrong(text, "hard-coded-batch")
+    if aspect == "per_row":
+        slug = "rec-reduction" if trainer.kind == "TinyAutoEncoder" else slug
+        return Wrong("The loss is a sum over the batch; it should be its mean.", slug)
     if aspect == "decay":
         return Wrong("The learning rate changes on the way; it should stay as asked.", slug)
     if aspect == "criterion" and value in _SCALED:
@@ -131,7 +145,7 @@ def _update_fault(
         slug = _CRITERIA.get(value, slug)
         return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
     if aspect == "warm":
-        text = "The weight of the KL term should be beta throughout; yours grows by"
+        text = "The weight of the KL term should be beta throughout; yours changes:"
         return Wrong(f"{text} {value}.", slug)
     if aspect == "rows":
         return Wrong(f"Not the whole of every batch is used, but {value}.", slug)
@@ -222,6 +236,9 @@ def _stepping_fault(
     if aspect == "batches":
         if value in (*DROPPING, recipes.CUT):
             return Wrong("Not every batch of the loader is used.", "drops-data")
+        if value == recipes.EXCHANGED:
+            text = "Each batch is used for all epochs before the next one comes: the loop over"
+            return Wrong(f"{text} epochs belongs outside, that over batches inside.", slug)
         if value == "each twice":
             return Wrong("There are two steps on every batch, where one was asked for.", slug)
         return Wrong("The same batch is used over and over.", slug)

@@ -112,6 +112,9 @@ class Sizes:
         return self.batch or draws.integer(low, high)
 
 
+Line = tuple[float, float]  # slope and shift
+
+
 @dataclass
 class Forward:
     """One call of forward: the code q (B, 2 nz), what was returned, and what was decoded.
@@ -128,6 +131,7 @@ class Forward:
     code: Tensor
     coded: tuple[int, int] = (0, 0)
     gradient: Tensor | None = None  # of the sum of all pixels of rec, with respect to q
+    line: Line | None = None  # where the encoder got x shifted or scaled: its code by that of x
 
     @property
     def path(self) -> tuple[str | int, ...] | None:
@@ -187,7 +191,7 @@ def decoded(latents: list[Tensor], image: Any, nz: int, batch: int) -> Tensor | 
 
 def seen_by(session: Session, part: Handle) -> list[Tensor]:
     """The tensors that a stand-in was given, oldest first, as the worker has it."""
-    found = session.attribute(part, "seen")
+    found = session.attribute(part, "standin_seen")
     listed = found if isinstance(found, list) else []
     return [plain(z) for z in listed if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
 
@@ -213,11 +217,20 @@ class Model:
     """A VAE of the student's with stand-ins for its networks.
 
     heads: layers of the class's own make q of what its encoder gives, so that the encoder keeps
-    the width that the class made it for, and q is what forward returns.
+    the width that the class made it for, and q is what forward returns. line: how the class
+    shifts and scales codes by doing so to images, which is undone beforehand.
     """
 
-    def __init__(self, session: Session, nz: int, beta: float, heads: bool = False) -> None:
+    def __init__(
+        self,
+        session: Session,
+        nz: int,
+        beta: float,
+        heads: bool = False,
+        line: Line | None = None,
+    ) -> None:
         self.session, self.nz, self.beta, self.heads = session, nz, beta, heads
+        self.line = line or (1.0, 0.0)
         session.ask("take_over")
         kind = session.read("VAE")
         made = self._make(kind)
@@ -270,7 +283,8 @@ class Model:
 
     def forward(self, q: Tensor, gradient: bool = False) -> Forward:
         """Call the model on images that hold the code q."""
-        x = standins.image_of(q)
+        slope, shift = self.line
+        x = standins.image_of((q - shift) / slope)
         before = len(self.latents())
         coded = len(self._seen(self.encoder))
         try:
@@ -278,7 +292,7 @@ class Model:
         except Raised as error:
             self._look_at_latents(error, len(q), before)
             raise
-        codes = self.session.hold("keep", self.encoder, "seen")
+        codes = self.session.hold("keep", self.encoder, "standin_seen")
         code = code_of(x, q)
         made = Forward(
             self._returned(output, q) if self.heads else code,
@@ -291,6 +305,9 @@ class Model:
         )
         encoded = self._seen(self.encoder)[coded:]
         made.coded = (coded, coded + len(encoded))
+        if not self.heads:
+            made.line = _line_of(output, code)
+            made.q = code if made.line is None else plain(output["q"]).float()
         if encoded and not any(len(e) == len(q) for e in encoded):
             self._look_for_images(x)
         if gradient and made.path is not None:
@@ -339,6 +356,18 @@ class Model:
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the model."""
         return self.session.call(self.session.handle(self.handle, method), *args)
+
+
+def _line_of(output: Any, code: Tensor) -> Line | None:
+    """How the returned q follows from the code of x, where all images were shifted or scaled."""
+    found = output.get("q") if isinstance(output, dict) else None
+    if not isinstance(found, Tensor) or found.shape != code.shape or code.numel() < 8:
+        return None
+    q, apart = plain(found), code.double() - code.double().mean()
+    slope = float((q * apart).mean() / apart.square().mean())
+    shift = float(q.mean() - slope * code.double().mean())
+    right = close(found, code) or not abs(slope) > 1e-3
+    return (slope, shift) if not right and close(found, slope * code.double() + shift) else None
 
 
 def code_of(x: Tensor, q: Tensor) -> Tensor:
@@ -427,13 +456,14 @@ class Habits:
     """What goes through the whole class: the sizes it works at, how it reads and returns q.
 
     own: whether forward returns something else than promised, which its loss may take. heads: see
-    `Model`.
+    `Model`. line: likewise.
     """
 
     sizes: Sizes | None = None  # None: forward works nowhere
     reading: Reading = field(default_factory=Reading)
     own: bool = False
     heads: bool = False
+    line: Line | None = None
     terms: Terms = field(default_factory=Terms)
 
 
@@ -507,6 +537,9 @@ def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits
         return Habits()
     habits = Habits(sizes, heads=heads)
     calls = evidence(session, draws, habits, training=True)
+    if calls[0].line is not None:
+        habits.line = calls[0].line
+        calls = evidence(session, draws, habits, training=True)
     if not heads or _follows_images(session, draws, sizes):
         habits.reading = read_latents(calls)
     habits.own = not _is_promised(calls[0])
@@ -527,7 +560,7 @@ def _follows_images(session: Session, draws: Draws, sizes: Sizes) -> bool:
 
 def _is_promised(call: Forward) -> bool:
     output = call.output
-    return isinstance(output, dict) and close(output.get("q"), call.q) and call.path == ("rec",)
+    return isinstance(output, dict) and close(output.get("q"), call.code) and call.path == ("rec",)
 
 
 def _learn_terms(session: Session, draws: Draws, habits: Habits) -> Terms:
@@ -583,7 +616,7 @@ def evidence(
     sizes = habits.sizes or Sizes()
     nz = sizes.draw_nz(draws, 24, 48)
     batch = sizes.draw_batch(draws, 48, 63)
-    model = Model(session, nz, draws.real(0.2, 3.0), habits.heads)
+    model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
 

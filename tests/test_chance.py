@@ -15,7 +15,14 @@ from tests import corpus
 from tests.grading import grade, lost
 
 # comparisons with a bound of its own in each; `is_normal` makes one beside those it calls
-COUNTED = ("is_normal", "_is_chi_square", "_distance", "varies_normally", "goes_with")
+COUNTED = (
+    "is_normal",
+    "_is_chi_square",
+    "_distance",
+    "varies_normally",
+    "goes_with",
+    "lengths_vary",
+)
 SHUFFLING, COURSES, UNSTEADY = 3e-9, 8, 0.05
 
 

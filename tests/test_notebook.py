@@ -70,6 +70,18 @@ def test_odd_notebooks_are_read(tmp_path: Path, content: dict[str, Any]) -> None
     assert notebook.read(written(tmp_path, content)).cells[0] == "x = 1"
 
 
+@pytest.mark.parametrize("level", [2**31, 10**40, -1, 0, 2.0, "x", None, [1]])
+def test_a_heading_of_an_odd_level_costs_neither_cells_nor_memory(
+    level: Any, tmp_path: Path
+) -> None:
+    heading = {"cell_type": "heading", "level": level, "source": "A heading", "metadata": {}}
+    code = {"cell_type": "code", "input": ["x = 1"], "language": "python", "outputs": []}
+    content = {"nbformat": 3, "metadata": {}, "worksheets": [{"cells": [heading, code]}]}
+    cells = notebook.load(written(tmp_path, content))
+    assert [c["source"] for c in cells][1] == "x = 1"
+    assert len(cells[0]["source"]) < 20
+
+
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     assert notebook.read(written(tmp_path, "\ufeff" + json.dumps({"cells": [CODE]}))).cells
 

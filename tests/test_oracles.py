@@ -64,6 +64,9 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
         "normal",
         "some",
     )
+    ball = [30**0.5 * torch.nn.functional.normalize(c, dim=1) for c in calls]
+    assert noise.kind(ball) == (None, None)
+    assert noise.kind([c[:, :15].repeat(1, 2) for c in calls]) == ("normal", "some")
     assert noise.kind([draws.uniform(50, 30) for _ in range(6)]) == ("uniform", None)
     assert noise.kind([0 * c for c in calls]) == ("none", None)
     assert noise.kind([0 * c + 1 for c in calls]) == ("constant", None)
@@ -143,7 +146,7 @@ def test_passes_that_end_early_are_told_by_the_weights_that_they_leave() -> None
     drawn = course(6, "TinyAutoEncoder")
     ended = (3, 1, 2)
     weights = replay.train(drawn, Recipe(), cuts=ended).state
-    noted = replace(drawn, notes=(Note(True, torch.zeros(1)),) * (1 + sum(ended)))
+    noted = replace(drawn, notes=(Note(True, True, torch.zeros(1)),) * (1 + sum(ended)))
     assert explaining.cuts(noted, weights) == ended
     assert explaining.cuts(noted, drawn.promised.state) is None
 
@@ -168,7 +171,9 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
             optimiser.step()
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         end = standins.sample(state["decoder.0.weight"]).double()
-        notes = [Note(bool(n[0]), n[1:].double()) for n in model.noted] + [Note(True, end)]
+        notes = [Note(bool(n[0]), bool(n[1]), n[2:].double()) for n in model.noted] + [
+            Note(True, True, end)
+        ]
         seen = replace(drawn, notes=tuple(notes))
         assert explaining.same(seen, state, replay.train(seen, _noted(told)).state)
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
@@ -205,7 +210,9 @@ def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(sha
                 optimiser.zero_grad()
         ends.remove()
         end = standins.sample(model.decoder[0].weight.detach()).double()
-        notes = [Note(bool(n[0]), n[1:].double()) for n in model.noted] + [Note(True, end)]
+        notes = [Note(bool(n[0]), bool(n[1]), n[2:].double()) for n in model.noted] + [
+            Note(True, True, end)
+        ]
         told = tuple(_as_claimed(*row) for row in model.stepped)
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         seen.append((replace(drawn, notes=tuple(notes), told=told), state))

@@ -272,17 +272,17 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=1_000_000, help="of every target")
     options = parser.parse_args()
     batches = list(_batches(options.target, options.first, options.cases))
-    found: list[str] = []
+    found = 0
     with ProcessPoolExecutor(os.cpu_count()) as pool, Progress() as progress:
         bar = progress.add_task("cases", total=options.cases * len(options.target))
         for batch, made in zip(
             batches, pool.map(findings, *zip(*batches, strict=True)), strict=True
         ):
-            found += made
+            for text in made[: max(SHOWN - found, 0)]:
+                progress.console.print(text, markup=False, highlight=False)
+            found += len(made)
             progress.advance(bar, batch[2])
-    for text in found[:SHOWN]:
-        print(text)
-    print(f"{options.cases} cases of each of {', '.join(options.target)}: {len(found)} findings")
+    print(f"{options.cases} cases of each of {', '.join(options.target)}: {found} findings")
     sys.exit(bool(found))
 
 

@@ -176,14 +176,15 @@ def _statement(cell: int, index: int, node: ast.stmt) -> Statement:
 
 
 def _arguments(node: ast.stmt) -> set[str]:
-    calls = node.decorator_list if isinstance(node, _SCOPES) else [getattr(node, "value", None)]
-    return {
-        argument.id
-        for call in calls
-        if isinstance(call, ast.Call)
-        for argument in [*call.args, *(k.value for k in call.keywords)]
-        if isinstance(argument, ast.Name)
-    }
+    calls = [*getattr(node, "decorator_list", [getattr(node, "value", None)])]
+    given: list[ast.expr | None] = []
+    while calls:  # `register(A, B)(f)` hands over all three
+        call = calls.pop()
+        if isinstance(call, ast.Call):
+            given += [*call.args, *(k.value for k in call.keywords)]
+            calls = [*calls, call.func]
+    parts = [*given, *(p for g in given if isinstance(g, ast.List | ast.Tuple) for p in g.elts)]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
 
 
 def _walrus(node: ast.AST) -> Iterator[str]:
@@ -266,8 +267,9 @@ def _changed_at_once(node: ast.stmt) -> set[str]:
     elif isinstance(node, ast.AugAssign | ast.AnnAssign):
         targets = [node.target]
     elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        targets = [node.value.func]
-        if isinstance(node.value.func, ast.Name) and node.value.func.id == "setattr":
+        called = node.value.func
+        targets = [called.func if isinstance(called, ast.Call) else called]
+        if _sets(node):
             return {_root(argument) for argument in node.value.args[:1]} - {""}
     else:
         return set()
@@ -306,11 +308,12 @@ def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[S
     light = (_without_training(s, heavy) for s in notebook.statements)
     candidates = [s for s in light if s is not None and (s.runs or isinstance(s.node, ast.Expr))]
     registers = _registers(candidates)
+    own = {name for s in candidates if isinstance(s.node, _SCOPES) for name in s.binds}
     names, chosen, before = set(promised), set[int](), -1
     while before != len(chosen):
         before = len(chosen)
         for s in reversed(candidates):  # what a statement rests on stands above it, as a rule
-            if id(s) not in chosen and _serves(s, names, imported, registers):
+            if id(s) not in chosen and _serves(s, names, imported, own, registers):
                 chosen.add(id(s))
                 names |= s.reads | s.binds
     return [s for s in candidates if id(s) in chosen]
@@ -412,8 +415,17 @@ def _parts_of_scope(node: ast.AST) -> Iterator[ast.stmt]:
 
 
 def _serves(
-    statement: Statement, names: set[str], imported: set[str], registers: dict[str, set[str]]
+    statement: Statement,
+    names: set[str],
+    imported: set[str],
+    own: set[str],
+    registers: dict[str, set[str]],
 ) -> bool:
+    """Whether a statement binds or changes what is needed, or tells a library of it.
+
+    own: the classes and functions of the notebook. What is handed such a one may note it, as
+    `register_kl(Posterior, Prior)` does.
+    """
     node = statement.node
     if "*" in statement.binds or not statement.binds.isdisjoint(names):
         return True
@@ -423,10 +435,21 @@ def _serves(
         changed = registers.get(called, set())
         if changed & names or (_ARGUMENTS in changed and statement.arguments & names):
             return True
+    if isinstance(node, (ast.Expr, *_SCOPES)) and (
+        (statement.calls | statement.changes) & imported and statement.arguments & names & own
+    ):
+        return True
     changed = statement.changes & names
-    if not isinstance(statement.node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+    if not (isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) or _sets(node)):
         changed -= imported  # a call such as `torch.manual_seed(0)` changes nothing of the notebook
     return bool(changed)
+
+
+def _sets(node: ast.stmt) -> bool:
+    """Whether it is a call of `setattr`."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    function = call.func if isinstance(call, ast.Call) else None
+    return isinstance(function, ast.Name) and function.id == "setattr"
 
 
 def _heavy(statements: Iterable[Statement], trainers: set[str]) -> set[str]:
@@ -533,13 +556,13 @@ def describe(error: BaseException) -> dict[str, Any]:
         text = str(error)
     except BaseException:
         text = ""
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<cell ")
-    ]
+    way = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in way if f.filename.startswith("<cell ")]
     found = {"type": type(error).__name__[:80], "message": " ".join(text.split())[:400]}
     name = getattr(error, "name", None)
     if isinstance(error, NameError) and isinstance(name, str):
         found["name"] = name[:80]
     if frames:
         found["where"] = f"cell {frames[-1].filename[6:-1]}, line {frames[-1].lineno}"
+        found["by"] = "itself" if frames[-1] is way[-1] else "what it calls"
     return found

@@ -32,16 +32,22 @@ def take_over(namespace: dict[str, Any]) -> None:
 
 def _change(student: type[nn.Module], kind: Any) -> None:
     """Give a class the stand-in's constructor and forward."""
-    kept = {"__init__": student.__init__, "forward": getattr(student, "forward", None)}
-    original = type(student.__name__, (student,), dict(kept))
+    kept: dict[str, Any] = {
+        "__init__": student.__init__,
+        "forward": getattr(student, "forward", None),
+    }
+    restored: list[bool] = []  # not empty while a network is made as the student would make it
 
     def construct(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        if restored:
+            kept["__init__"](self, *args, **kwargs)
+            return
         kind.__init__(self, _width(kept["__init__"], args, kwargs))
         self.__dict__[_OWN] = (args, kwargs)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         own = kind.forward if _OWN in vars(self) else kept["forward"]
-        return own(self, *args, **kwargs)  # type: ignore[misc]
+        return own(self, *args, **kwargs)
 
     def other(self: nn.Module, name: str) -> Any:
         """What the stand-in lacks, from a network as the student made it."""
@@ -52,7 +58,11 @@ def _change(student: type[nn.Module], kind: Any) -> None:
                 raise
         if "_original" not in vars(self):
             made_with, named = vars(self)[_OWN]
-            made = original(*made_with, **named)
+            restored.append(True)
+            try:
+                made = student(*made_with, **named)
+            finally:
+                restored.pop()
             self.__dict__["_original"] = made.to(next(self.parameters()).device)
         return getattr(vars(self)["_original"], name)
 
@@ -64,9 +74,6 @@ def _change(student: type[nn.Module], kind: Any) -> None:
     }
     for name, function in changed.items():
         setattr(student, name, function)
-        if name in ("__init__", "forward"):
-            setattr(original, name, kept[name])
-    setattr(original, "__getattr__", nn.Module.__getattr__)  # noqa: B010
     setattr(student, "_takes_over", True)  # noqa: B010
 
 
@@ -97,7 +104,7 @@ def of_width(namespace: dict[str, Any], name: str, width: int) -> nn.Module:
         made: nn.Module = namespace[name](width)
     except TypeError:  # the constructor takes something else
         made = KINDS[name](width)
-    return made if getattr(made, "width", None) == width else KINDS[name](width)
+    return made if getattr(made, "standin_width", None) == width else KINDS[name](width)
 
 
 def pose_as(made: nn.Module, student: object) -> None:

@@ -256,7 +256,8 @@ class Session:
             found = next(
                 (m for m in owner.children() if isinstance(own, type) and isinstance(m, own)), None
             )
-        if not isinstance(getattr(found, "seen", None), standins.Record) or found.width != width:
+        seen = getattr(found, "standin_seen", None)
+        if not isinstance(seen, standins.Record) or found.standin_width != width:
             found = impersonation.of_width(self.namespace, kind, width)
             setattr(owner, name, found)
         return self.keep(found)

@@ -38,23 +38,26 @@ class Record(list[Tensor]):
 
 
 class Encoder(nn.Module):
-    """Reads its code from the image's first pixels, and remembers it as a leaf of the graph."""
+    """Reads its code from the image's first pixels, and remembers it as a leaf of the graph.
+
+    Its attributes have names that no student's class has: it may be set in the place of one.
+    """
 
     def __init__(self, nz: int) -> None:
         nn.Module.__init__(self)
-        self.width = int(nz)
-        self.anchor = nn.Parameter(torch.zeros(1))
-        self.seen = Record()
+        self.standin_width = int(nz)
+        self.standin_anchor = nn.Parameter(torch.zeros(1))
+        self.standin_seen = Record()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to (B, width)."""
         pixels = x.flatten(1)
         if pixels.shape[1] != PIXELS:
             raise RuntimeError(f"Encoder expects (B, 1, 28, 28), not {tuple(x.shape)}")
-        code = pixels[:, : self.width] * (2 * Q_RANGE) - Q_RANGE
+        code = pixels[:, : self.standin_width] * (2 * Q_RANGE) - Q_RANGE
         leaf = code.detach().requires_grad_()
-        self.seen.append(leaf)
-        return leaf + 0 * self.anchor
+        self.standin_seen.append(leaf)
+        return leaf + 0 * self.standin_anchor
 
 
 class Decoder(nn.Module):
@@ -62,22 +65,23 @@ class Decoder(nn.Module):
 
     def __init__(self, nz: int) -> None:
         nn.Module.__init__(self)
-        self.width = int(nz)
-        self.anchor = nn.Parameter(torch.zeros(1))
-        self.seen = Record()
+        self.standin_width = int(nz)
+        self.standin_anchor = nn.Parameter(torch.zeros(1))
+        self.standin_seen = Record()
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (B, width) to (B, 1, 28, 28) in [0, 1]."""
-        self.seen.append(z)
-        if z.dim() != 2 or z.shape[1] != self.width:
-            raise RuntimeError(f"Decoder expects (B, {self.width}), not {tuple(z.shape)}")
-        if z.device != self.anchor.device:
-            raise RuntimeError(f"{MISMATCH}, not {z.device} and {self.anchor.device}")
+        self.standin_seen.append(z)
+        if z.dim() != 2 or z.shape[1] != self.standin_width:
+            raise RuntimeError(f"Decoder expects (B, {self.standin_width}), not {tuple(z.shape)}")
+        if z.device != self.standin_anchor.device:
+            raise RuntimeError(f"{MISMATCH}, not {z.device} and {self.standin_anchor.device}")
         if z.device.type == "meta":  # where there is nothing to compute
             return torch.empty(len(z), 1, 28, 28, device="meta")
-        i = torch.arange(1, self.width + 1, dtype=z.dtype, device=z.device)[:, None]
+        i = torch.arange(1, self.standin_width + 1, dtype=z.dtype, device=z.device)[:, None]
         j = torch.arange(1, PIXELS + 1, dtype=z.dtype, device=z.device)
-        image = torch.sigmoid(z @ torch.cos(i * j) / self.width**0.5 + 0 * self.anchor)
+        drive = z @ torch.cos(i * j) / self.standin_width**0.5
+        image = torch.sigmoid(drive + 0 * self.standin_anchor)
         return image.view(-1, 1, 28, 28)
 
 
@@ -87,7 +91,7 @@ class Composed(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.nz = getattr(decoder, "width", None)
+        self.nz = getattr(decoder, "standin_width", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
@@ -114,20 +118,27 @@ class Faint(nn.Module):
 
 
 def _note_gradients(model: Any) -> None:
-    """Note the mode and some weights in `model.noted` whenever a gradient reaches its weights.
+    """Note mode, clearing and some weights in `model.noted` when a gradient reaches its weights.
 
-    The hook must not hold the model: what holds itself through a hook is never freed.
+    The hooks must not hold the model: what holds itself through a hook is never freed.
     """
     held = weakref.ref(model)
     model.noted = []
+    weight = next(model.decoder.parameters())
+    cleared = [True]
+
+    def look(_: Tensor) -> None:
+        before = weight.grad
+        cleared[0] = before is None or not bool(before.any())
 
     def note(weight: Tensor) -> None:
         found = held()
         if found is not None:
-            mode = weight.new_tensor([found.training])
-            found.noted.append(torch.cat([mode, sample(weight.detach())]))
+            marks = weight.new_tensor([found.training, cleared[0]])
+            found.noted.append(torch.cat([marks, sample(weight.detach())]))
 
-    next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
+    weight.register_hook(look)
+    weight.register_post_accumulate_grad_hook(note)
 
 
 def note_steps(model: Any) -> RemovableHandle:
@@ -173,12 +184,18 @@ class Patient(nn.Linear):
         return super().forward(nn.functional.pad(z, (0, lacking)) if lacking else z)
 
 
+def _note_device(model: Any, x: Any) -> None:
+    if not model.devices and isinstance(x, Tensor):
+        model.devices = [x.device.type]
+
+
 class TinyAutoEncoder(nn.Module):
     """A model small enough that the host replays its training in milliseconds."""
 
     def __init__(self, nz: int = 4) -> None:
         super().__init__()
         self.nz = nz
+        self.devices: list[str] = []  # of the images that it was first given
         self.encoder = nn.Sequential(
             Curved(), nn.Linear(PIXELS, nz, bias=False), nn.BatchNorm1d(nz)
         )
@@ -189,6 +206,7 @@ class TinyAutoEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
+        _note_device(self, x)
         image: Tensor = self.decoder(self.encoder(x))
         return image
 
@@ -217,6 +235,7 @@ class TinyVariational(nn.Module):
         self.outputs, self.swapped = outputs or [], swapped
         self.drawn: list[float] = []  # a random number of every forward pass: none is to come twice
         self.nz, self.beta = nz, beta
+        self.devices: list[str] = []
         self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
         self.encoder = whole.encoder
@@ -225,6 +244,7 @@ class TinyVariational(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
+        _note_device(self, x)
         self.drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
         further = dict.fromkeys(self.outputs, q[:, : self.nz])
