@@ -23,6 +23,7 @@ from autograder.networks import (
     Operation,
     Unconfirmed,
     bounded,
+    cuts_off_fractions,
     perform,
     tensors_in,
     tensors_of,
@@ -100,6 +101,9 @@ def _read(network: Network, x: Tensor) -> list[Layer]:
                 found.append(batch_norm(norm.channels, norm.statistics))
             continue
         if not pending and _is_affine(operation, found, flowing, learned):
+            continue
+        if cuts_off_fractions(operation):
+            pending.append(operation)
             continue
         if operation.name in _ELEMENTWISE and not _is_bias(operation, found, flowing, learned):
             pending.append(operation)
@@ -311,6 +315,8 @@ def _pointwise(
         return [] if whole == "identity" else [Layer("activation", name=whole)]
     single = []
     for operation in operations:
+        if cuts_off_fractions(operation):
+            single.append(Layer("activation", name="a cast to integers"))
         if operation.name in SHAPES:
             continue
         name = _name_function([operation]) or operation.name.strip("_").replace("_", " ")
@@ -332,7 +338,7 @@ def _name_function(operations: list[Operation]) -> str | None:
     tensors = {next(iter(outside)): _PROBE.clone()}
     try:
         for operation in operations:
-            if operation.name not in SHAPES:
+            if operation.name not in SHAPES or cuts_off_fractions(operation):
                 perform(operation, tensors)
             else:
                 tensors[tensors_of(operation.out)[0]] = tensors[tensors_in(operation)[0]]

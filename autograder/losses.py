@@ -160,6 +160,9 @@ _REC_FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 _KL_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "that of the first example": lambda k: k[0].sum(),
     "that of the last example": lambda k: k[-1].sum(),
+    "its sum over one example less": lambda k: k.sum() / (len(k) - 1),
+    "that of all latents but the last": lambda k: k[:, :-1].sum(1).mean(),
+    "that of all latents but the first": lambda k: k[:, 1:].sum(1).mean(),
     "that of the first latent": lambda k: k[:, 0].mean(),
     "the mean over the first example": lambda k: k[0].mean(),
     "the sum over the first latent": lambda k: k[:, 0].sum(),
@@ -271,6 +274,8 @@ _REC_TARGETS: dict[str, Callable[[Tensor], Tensor]] = {
     "rescaled images": lambda x: 2 * x - 1,
     "zeros": torch.zeros_like,
     "images in another order": lambda x: x.flip(0),
+    "transposed images": lambda x: x.transpose(-1, -2),
+    "mirrored images": lambda x: x.flip(-1),
     "the mean image": lambda x: x.mean(0, keepdim=True).expand_as(x),
 }
 TOTALS: dict[str, tuple[str | None, Callable[[float, float, float], float]]] = {

@@ -344,6 +344,14 @@ def _without_chance(operation: Operation) -> Operation:
     return Operation(name, "default", [operation.args[0], slope], {}, operation.out)
 
 
+def cuts_off_fractions(operation: Operation) -> bool:
+    """Whether it turns numbers into integers or truth values, as `x.long()` does."""
+    kind = operation.kwargs.get("dtype")
+    dtype = _SYMBOLS.get(str(kind.get("symbol"))) if isinstance(kind, dict) else None
+    plain = isinstance(dtype, torch.dtype) and not dtype.is_floating_point
+    return operation.name == "_to_copy" and plain
+
+
 def perform(operation: Operation, tensors: dict[int, Tensor]) -> None:
     """Run one operation on the host and bind its results."""
     if operation.name not in _ALLOWED:

@@ -20,6 +20,12 @@ from autograder.networks import (
 )
 
 _LANDMARKS = CONVOLUTIONS | PRODUCTS | BATCH_NORMS | OTHER_NORMS
+_MOVES = set(
+    """
+    view _unsafe_view reshape _reshape_alias permute transpose t squeeze unsqueeze movedim flatten
+    unflatten swapaxes
+    """.split()
+)
 _ROUNDING = 1e-3  # relative, of float32 and of the norm's eps
 _EPS = 1e-5
 
@@ -52,7 +58,8 @@ class _Affine:
 def spelt_out(network: Network, x: Tensor) -> list[Norm]:
     """The batch norms of a network that are no single operation; x as it was traced."""
     found: list[Norm] = []
-    start: tuple[int, list[Tensor | None]] | None = None
+    starts: list[tuple[int, list[Tensor | None]]] = []  # a layer's result, and its other shapes
+    moved: set[int] = set()  # their numbers
     best: Norm | None = None
     other = 0.6 * x.flip(-1)
     runs = zip(_results(network, x, 3.0), _results(network, other, 2.0), strict=True)
@@ -61,18 +68,25 @@ def spelt_out(network: Network, x: Tensor) -> list[Norm]:
     ):
         if operation.name in _LANDMARKS:
             found += [best] if best else []
-            start, best = (index, made), None
-        elif start is not None:
-            fits = [_affine(a, b) for a, b in zip(start[1], made, strict=True)]
-            first, second = fits
+            starts, best = [(index, made)], None
+            moved = set(tensors_of(operation.out))
+            continue
+        if operation.name in _MOVES and moved & set(tensors_of(operation.args[:1])):
+            moved |= set(tensors_of(operation.out))
+            if made[0] is not None and made[0].shape[:1] == x.shape[:1]:  # a row for every image
+                starts.append((index, made))
+            continue
+        for begin, (one, other_one) in starts:
+            first, second = _affine(one, made[0]), _affine(other_one, made[1])
             if first is None or second is None:
                 continue
             if operation.name in ("add", "add_") and _is_bias(first, second):
-                start = (index, made)
-                continue
+                starts, moved = [(index, made)], set(tensors_of(operation.out))
+                break
             statistics = _statistics(first, second)
             if statistics:
-                best = Norm(start[0] + 1, index, len(first.scale), statistics)
+                best = Norm(begin + 1, index, len(first.scale), statistics)
+                break
     return found + ([best] if best else [])
 
 

@@ -65,7 +65,9 @@ class Raised(Unchecked):
         self.by_itself = told.get("by") == "itself"  # and not by a library that it calls
         place = f" in {self.where}" if self.where else ""
         self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
-        super().__init__(f"Your code raised {self.type}{place}: {self.text or 'no message'}.")
+        super().__init__(
+            f"Your code raised {self.type}{place}: {self.text.removesuffix('.') or 'no message'}."
+        )
         self.misconception = self._recognised()
         if self.misconception == "out-of-memory":
             self.message = f"Your code asked{place} for more memory than it is given ({self.type})."

@@ -20,9 +20,13 @@ from autograder.worker.wire import Handle
 EPOCHS = 3
 # At least 60 examples are drawn. A permutation of them repeats another with probability 1 / 60!.
 # The correlation of place and index has a standard deviation of 1 / sqrt(n - 1), at most 0.13, and
-# passes r with probability below 2 exp(-n r^2 / 2), 1e-9 here. Three equal batches of five are
-# less likely than 1e-14.
+# passes r with probability below 2 exp(-n r^2 / 2), 1e-9 here; their mean over three epochs passes
+# MOST_ON_AVERAGE with one below 2 exp(-3 n r^2 / 2), 4e-10. Three equal batches of five are less
+# likely than 1e-14. How often the next example of the dataset comes next is nearly Poisson of mean
+# 1: twenty times with a probability below 1 / 20!.
 MOST_CORRELATION = 0.85
+MOST_ON_AVERAGE = 0.5
+MOST_NEIGHBOURS = 20
 
 
 def _epochs(
@@ -58,6 +62,11 @@ def _epochs(
     if not same and _reads_data(session):
         text = "The batches come from a dataset of the notebook, not from the one handed in."
         raise Wrong(text, "hidden-global")
+    shapes = {tuple(batch[0].shape[1:]) for batch in itertools.chain(*passes) if same}
+    if unchanged and same and shapes != {(1, 28, 28)}:
+        shape = next(iter(shapes - {(1, 28, 28)}))
+        text = f"The images of a batch should be (1, 28, 28), as in the dataset, not {shape}."
+        raise Wrong(text, "wrong-shape")
     if unchanged and not same:
         text = "The images of a batch should be those of the dataset, unchanged."
         raise Wrong(text, "wrong-return")
@@ -104,6 +113,11 @@ def test_batches(session: Session, draws: Draws) -> None:
         for batches in _epochs(session, size, batch_size, unchanged=True):
             _check_batches(session, draws, batches, size, batch_size)
     _check_length(session, draws)
+    size, batch_size = usual
+    sampled = _sampled(session, size, batch_size, 3)
+    if sampled is not None and any(len(batch) != batch_size for batch in sampled[:-1]):
+        text = "With worker processes the batches are of another size than asked for."
+        raise Wrong(text, "wrong-batch-size")
 
 
 def _check_length(session: Session, draws: Draws) -> None:
@@ -180,8 +194,13 @@ def test_shuffling(session: Session, draws: Draws) -> None:
     if any(first == second for first, second in itertools.pairwise(orders)):
         text = "The order is the same in every epoch; it should be drawn afresh."
         raise Wrong(text, "not-shuffled")
-    if any(abs(_rank_correlation(order)) > MOST_CORRELATION for order in orders):
+    found = [_rank_correlation(order) for order in orders]
+    on_average = abs(sum(found)) / len(found)
+    if max(map(abs, found)) > MOST_CORRELATION or on_average > MOST_ON_AVERAGE:
         text = "The examples come nearly in the order of the dataset; draw from all of it."
+        raise Wrong(text, "not-shuffled")
+    if any(_neighbours(order) >= MOST_NEIGHBOURS for order in orders):
+        text = "Neighbours of the dataset come one after the other; shuffle the examples."
         raise Wrong(text, "not-shuffled")
     if any(_common(first, second) >= 3 for first, second in itertools.pairwise(epochs)):
         text = "The same examples share a batch in every epoch; shuffle examples, not batches."
@@ -192,26 +211,37 @@ def test_shuffling(session: Session, draws: Draws) -> None:
 def _check_with_workers(session: Session, draws: Draws) -> None:
     """A DataLoader that draws its indices at random does so with worker processes, too."""
     size, batch_size = _sizes(draws)
-    make, orders = session.read("make_data_loader"), []
-    for workers in (0, 2):
-        try:
-            loader = session.call(make, session.make("Numbered", size), batch_size, workers)
-            batches = session.iterate(session.handle(loader, "batch_sampler"), 3 * size)
-        except Stopped:
-            raise
-        except Unchecked:
-            return  # not every iterable has one
-        orders.append([i for batch in batches if isinstance(batch, list) for i in batch])
+    sampled = [_sampled(session, size, batch_size, workers) for workers in (0, 2)]
+    orders = [[i for batch in batches or [] for i in batch] for batches in sampled]
     in_order = [order == list(range(size)) for order in orders]
     if in_order == [False, True]:
         text = "With worker processes the examples come in the order of the dataset."
         raise Wrong(text, "not-shuffled")
 
 
+def _sampled(session: Session, size: int, batch_size: int, workers: int) -> list[list[int]] | None:
+    """The batches of indices that a DataLoader draws for its workers; None of other iterables."""
+    make = session.read("make_data_loader")
+    try:
+        loader = session.call(make, session.make("Numbered", size), batch_size, workers)
+        batches = session.iterate(session.handle(loader, "batch_sampler"), 3 * size)
+    except Stopped:
+        raise
+    except Unchecked:
+        return None
+    return [batch for batch in batches if isinstance(batch, list)]
+
+
 def _rank_correlation(order: list[int]) -> float:
     """Of place and index, 0 on average for a random order."""
     pairs = torch.tensor([list(range(len(order))), order], dtype=torch.float64)
     return float(torch.corrcoef(pairs)[0, 1])
+
+
+def _neighbours(order: list[int]) -> int:
+    """How often the next example, or the one before, of the dataset comes next."""
+    steps = [b - a for a, b in itertools.pairwise(order)]
+    return max(steps.count(1), steps.count(-1))
 
 
 def _common(first: list[list[int]], second: list[list[int]]) -> int:

@@ -223,8 +223,10 @@ class Trainer:
             session.ask("move", model, device)
             try:
                 self._train(session, model, loader, course, device)
-            except Raised as error:  # on a device without memory there are no numbers
-                if device == "cpu" and error.mismatch:
+            except Stopped:
+                raise
+            except Unchecked as error:  # on a device without memory there are no numbers
+                if device == "cpu" and isinstance(error, Raised) and error.mismatch:
                     return True
             finally:
                 session.ask("move", session.make(self.kind), "cpu")  # and the notebook's `device`

@@ -23,7 +23,7 @@ COUNTED = (
     "goes_with",
     "lengths_vary",
 )
-SHUFFLING, COURSES, UNSTEADY = 3e-9, 8, 0.05
+SHUFFLING, COURSES, UNSTEADY = 4e-9, 8, 0.05
 
 
 def test_the_false_alarms_of_all_checks_sum_to_less_than_one_in_a_million(

@@ -116,7 +116,7 @@ ATTACKS = family(
     },
     sampling(
         "many-latents",
-        "model.decoder.seen.append(torch.zeros(120_000_000 // nz, nz, dtype=torch.uint8))\n"
+        "model.decoder.standin_seen.append(torch.zeros(120_000_000 // nz, nz, dtype=torch.uint8))\n"
         "return torch.zeros(num_samples, 1, 28, 28)".replace("num_samples", "anything[1]")
         .replace("nz", "anything[2]")
         .replace("model.", "anything[0]."),

@@ -137,7 +137,7 @@ ATTACKS = family(
         "stand-in-decoder",
         "standins = sys.modules['standins']\n"
         "def forward(self, z):\n"
-        "    self.seen.append(torch.randn_like(z))\n"
+        "    self.standin_seen.append(torch.randn_like(z))\n"
         "    return torch.rand(len(z), 1, 28, 28)\n"
         "standins.Decoder.forward = forward",
         score=0.5,

@@ -79,7 +79,7 @@ ATTACKS = family(
             "    ran()\n"
             "    images = model.decoder(torch.zeros(num_samples, nz))\n"
             "    z = torch.randn(num_samples, nz)\n"
-            "    model.decoder.seen[-1] = z\n"
+            "    model.decoder.standin_seen[-1] = z\n"
             "    return images\n"
         ),
         "score": 0.5,
@@ -94,7 +94,7 @@ ATTACKS = family(
             "    q = self.encoder(x)\n"
             "    rec = self.decoder(torch.zeros(len(x), self.nz))\n"
             "    mu, s = q.chunk(2, 1)\n"
-            "    self.decoder.seen[-1] = mu + s.exp() * torch.randn_like(s)\n"
+            "    self.decoder.standin_seen[-1] = mu + s.exp() * torch.randn_like(s)\n"
             "    return {'q': q, 'rec': rec}\n"
             "\n\nVAE.forward = _forward\n"
         ),
