@@ -7,6 +7,7 @@ what else the machine does meets both sides alike.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -36,6 +37,7 @@ from tests.mutants import REFERENCE
 
 BARE = "import torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
 STEPS, BATCH, NZ = 60, 64, 64
+ENOUGH = 60  # times as long as a grading; the goal of stock execution is 50
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -175,19 +177,26 @@ def measure(rounds: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def stock_seconds(digits: Path) -> float:
+def stock_seconds(digits: Path, enough: float) -> tuple[float, bool]:
     """Seconds that executing the finished notebook takes, as stock `nbgrader autograde` does.
 
-    digits: a folder with MNIST's four gzipped files.
+    digits: a folder with MNIST's four gzipped files. enough: seconds after which a cell, one that
+    trains, is stopped, and the rest left out; then the second is false.
     """
+    from nbclient.exceptions import CellTimeoutError
     from nbconvert.preprocessors import ExecutePreprocessor
 
     node = nbformat.read(REFERENCE, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "autograder").symlink_to(Path(learning.__file__).parent)
         unpack_digits(digits, Path(folder) / "data")
-        executor = ExecutePreprocessor(timeout=None, kernel_name="python3")
-        return seconds_of(lambda: executor.preprocess(node, {"metadata": {"path": folder}}))
+        executor = ExecutePreprocessor(timeout=math.ceil(enough), kernel_name="python3")
+        started = time.monotonic()
+        try:
+            executor.preprocess(node, {"metadata": {"path": folder}})
+        except CellTimeoutError:
+            return time.monotonic() - started, False
+        return time.monotonic() - started, True
 
 
 TEXT = """# How fast it is
@@ -210,15 +219,19 @@ def main() -> None:
         "--stock",
         type=Path,
         metavar="MNIST",
-        help="execute the finished notebook, too, on the digits of this folder: an hour",
+        help="execute the finished notebook, too, on the digits of this folder, until it is plain "
+        "that it takes longer than the goal asks: a quarter of an hour",
     )
     parser.add_argument("--out", type=Path, help="a file for the table (default: print it)")
     options = parser.parse_args()
     rows = measure(options.rounds)
     if options.stock:
-        stock, ours = stock_seconds(options.stock), float(rows[1][1].split()[0])
+        ours = float(rows[1][1].split()[0])
+        stock, whole = stock_seconds(options.stock, ENOUGH * ours)
         what = "executing the finished notebook on MNIST, as stock `nbgrader autograde` does,"
         told = f"{stock / ours:.0f} ({stock:.0f} s)"
+        if not whole:
+            told = f"more than {stock / ours:.0f} (stopped after {stock:.0f} s, while it trained)"
         rows.append((f"{what} against `autograder grade`", told, "at least 50"))
     table = "\n".join(f"| {what} | {found} | {goal} |" for what, found, goal in rows)
     machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
