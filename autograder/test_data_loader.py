@@ -115,7 +115,7 @@ def test_batches(session: Session, draws: Draws) -> None:
     _check_length(session, draws)
     size, batch_size = usual
     sampled = _sampled(session, size, batch_size, 3)
-    if sampled is not None and any(len(batch) != batch_size for batch in sampled[:-1]):
+    if sampled is not None and _are_odd([len(batch) for batch in sampled], batch_size):
         text = "With worker processes the batches are of another size than asked for."
         raise Wrong(text, "wrong-batch-size")
 
@@ -150,8 +150,7 @@ def _check_batches(
 ) -> None:
     seen = sorted(index for batch in batches for index in batch)
     widths = [len(batch) for batch in batches]
-    odd = [width for width in widths if width != batch_size]  # the last one, wherever it comes
-    if len(odd) > 1 or max(odd, default=0) > batch_size:
+    if _are_odd(widths, batch_size):
         text = f"Asked for batches of {batch_size}, got batches of {_list(set(widths))}."
         if _follows_variable(session, draws):
             text = "The batch size comes from a variable of the notebook, not from the argument."
@@ -164,6 +163,12 @@ def _check_batches(
             "come twice.",
             "drops-data",
         )
+
+
+def _are_odd(widths: list[int], batch_size: int) -> bool:
+    """Whether other batches than a smaller last one, wherever it comes, are of another size."""
+    odd = [width for width in widths if width != batch_size]
+    return len(odd) > 1 or max(odd, default=0) > batch_size
 
 
 def _follows_variable(session: Session, draws: Draws) -> bool:
