@@ -73,8 +73,10 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
             "wrong-return",
         )
     values = [number(value) for value in raw]
+    name, value = ("The total", "'rec_loss'", "'kl_loss'")[term], raw[term]
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        raise Wrong(f"{name} is rounded to half precision; leave it in single precision.")
     if values[term] is None:
-        name, value = ("The total", "'rec_loss'", "'kl_loss'")[term], raw[term]
         if isinstance(value, Tensor):
             text = f"{name} should be a scalar, not a tensor of shape {tuple(value.shape)}."
             raise Wrong(text, "wrong-shape")
