@@ -99,9 +99,9 @@ def collect(
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q is read as by `used`.
 
-    term: the one of the three scalars that must be there. spread: of log_sigma. far: of
-    the means. beta: the same in
-    all draws, where it is given. training: whether the model is in train mode.
+    term: the one of the three scalars that must be there. spread: of log_sigma. far: of the
+    means. beta: the same in all draws, where it is given. training: whether the model is in train
+    mode.
     """
     cases = []
     betas = (3.0, 0.03, 0.5, 0.3)

@@ -115,10 +115,12 @@ def sharing(calls: list[Tensor]) -> str | None:
 
     calls: each (B, nz) with B and nz above 1; frozen needs two of one shape.
     """
-    for first, second in itertools.pairwise(calls):
-        if first.shape == second.shape and _same(first, second):
-            return "frozen"
-    if all(_same(c[:1, :1].expand_as(c), c) for c in calls):
+    pairs = [(a, b) for a, b in itertools.pairwise(calls) if a.shape == b.shape]
+    again = [_same(first, second) for first, second in pairs]
+    single = all(_same(c[:1, :1].expand_as(c), c) for c in calls)
+    if any(again) and (all(again) or not single):  # two single numbers may be close by chance
+        return "frozen"
+    if single:
         return "call"
     if all(_same(c[:1].expand_as(c), c) for c in calls):
         return "batch"

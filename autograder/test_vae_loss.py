@@ -494,7 +494,9 @@ def _check_gradient(session: Session, draws: Draws, evidence: Evidence, sampled:
         return
     case, by_q, by_rec, has_graph = total_gradient(session, draws, used, evidence.sizes)
     needs_rec = losses.explain_rec([case]).right
-    needs_q = _kl_follows(session, draws, evidence)  # else the KL was charged for it
+    # a KL that is wrong and has nothing to do with q was charged for that
+    right = any(losses.explain_kl(cases).right for cases in ([case], evidence.cases))
+    needs_q = right or _kl_follows(session, draws, evidence)
     needed = ("q",) * needs_q + ("rec",) * needs_rec
     found = {"q": by_q, "rec": by_rec}
     lacking = [name for name in needed if not isinstance(found[name], Tensor)]

@@ -59,6 +59,8 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
     assert noise.kind([calls[0]] * 6) == ("normal", "frozen")
     assert noise.kind([c[:1].expand(50, 30) for c in calls]) == ("normal", "batch")
     assert noise.kind([c[:, :1].expand(50, 30) for c in calls]) == ("normal", "vector")
+    near = [torch.full((50, 30), v) for v in (0.3, 0.3001, -1.0, 0.9, -0.2, 1.4)]
+    assert noise.sharing(near) == "call"
     assert noise.kind([torch.cat([c, -c]) for c in calls]) == ("normal", "some")
     assert noise.kind([torch.cat([c[:, :9], c[:1, 9:].expand(50, 21)], 1) for c in calls]) == (
         "normal",
