@@ -46,7 +46,7 @@ class Layer:
     name: str = ""
     trained: bool = True  # whether its weights come from parameters that are trained
     frozen: bool = False  # whether they come from parameters that are not
-    statistics: str = ""  # of a batch norm: batch or running
+    statistics: str = ""  # of a batch norm: batch, running or still
     weight: int = -1  # the number of its first weight
 
 
@@ -240,11 +240,13 @@ def norm_layer(operation: Operation) -> Layer:
     if training is None:
         training = next((a for a in operation.args[3:6] if isinstance(a, bool)), False)
     channels = shape[1] if len(shape) > 1 else 0
-    return batch_norm(channels, "batch" if training else "running")
+    place = 5 if operation.name == "_batch_norm_with_update" else 6
+    still = operation.args[place : place + 1] == [0.0] and bool(tensors_of(operation.args[3:5]))
+    return batch_norm(channels, ("still" if still else "batch") if training else "running")
 
 
 def batch_norm(channels: int, statistics: str) -> Layer:
-    """A batch norm; statistics: batch or running."""
+    """A batch norm; statistics: batch, running, or still: batch, and the running ones stay."""
     return Layer("norm", channels, name="batch norm", statistics=statistics)
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from autograder.architecture import Architecture
 from autograder.draws import Draws
 from autograder.networks import Unconfirmed
 from autograder.outcomes import Wrong
+from autograder.replay import Terms
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
 from autograder.worker.wire import Handle
@@ -95,10 +96,16 @@ def error(encoder: Any, decoder: Any, digits: Tensor, draws: Draws, nz: int = NZ
 
 @dataclass(frozen=True)
 class LearningRun:
-    """A training of the student's on digits; kind: `ae` or `vae`; trainer: the function's name."""
+    """A training of the student's on digits; kind: `ae` or `vae`; trainer: the function's name.
+
+    wrong: the tasks of parts that were charged: stand-ins that learn take their places. terms: of
+    the loss of a stand-in.
+    """
 
     kind: str
     trainer: str
+    wrong: frozenset[str] = frozenset()
+    terms: Terms = field(default_factory=Terms)
 
     @property
     def task(self) -> str:
@@ -133,22 +140,34 @@ class LearningRun:
         if device != "cpu":
             session.ask("move", model, "cpu")
         encoder, decoder = (
-            running(session, model, draws, part)
+            running(session, model, draws, part, as_specified=part[0] not in self.wrong)
             for part in (("encoder", ENCODER), ("decoder", DECODER))
         )
         return error(encoder, decoder, test_digits(draws), draws)
 
     def _model(self, session: Session) -> Handle:
         """The student's own networks, in the student's own class where the task has one."""
-        if self.kind == "vae":
+        if self.kind == "vae" and not self.wrong:
             made = session.call(session.read("VAE"), NZ, BETA)
+        elif self.kind == "vae":
+            numbers, extra, outputs = self.terms.numbers, self.terms.extra, self.terms.outputs
+            rest = (BETA, numbers, extra, list(outputs), self.terms.swapped)
+            made = session.make("Substitute", *self._parts(session, 2 * NZ), NZ, *rest)
         else:
-            parts = [session.call(session.read(name), NZ) for name in ("Encoder", "Decoder")]
-            made = session.make("Composed", *parts)
+            made = session.make("Composed", *self._parts(session, NZ))
         if not isinstance(made, Handle):
             raise Wrong("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         session.ask("mode", made, True)
         return made
+
+    def _parts(self, session: Session, width: int) -> list[Any]:
+        """Encoder and decoder, each the student's own unless it was charged."""
+        return [
+            session.make(f"learning {name.lower()}", size)
+            if name.lower() in self.wrong
+            else session.call(session.read(name), size)
+            for name, size in (("Encoder", width), ("Decoder", NZ))
+        ]
 
     def _train(self, session: Session, model: Handle, draws: Draws, device: str) -> None:
         loader = session.make("loader", training_digits(draws), BATCH)
@@ -157,11 +176,17 @@ class LearningRun:
 
 
 def running(
-    session: Session, model: Handle, draws: Draws, part: tuple[str, Architecture], nz: int = NZ
+    session: Session,
+    model: Handle,
+    draws: Draws,
+    part: tuple[str, Architecture],
+    nz: int = NZ,
+    as_specified: bool = True,
 ) -> Callable[[Tensor], Tensor]:
-    """A trained network of a model's, rebuilt and as specified; raises `Wrong`.
+    """A trained network of a model's, rebuilt; raises `Wrong`.
 
-    part: the attribute's name, and what it should be. Its batches have CHUNK examples.
+    part: the attribute's name, and what it should be, if that matters still. Its batches have
+    CHUNK examples.
     """
     name, architecture = part
     module = session.handle(model, name)
@@ -172,9 +197,10 @@ def running(
         fresh = architecture.inputs(draws, nz, CHUNK)
         if not networks.agree(referee.run(found, fresh), session.call(module, fresh)):
             raise Unconfirmed("its operations do not repeat")
-        before, blocks = layers.blocks(referee.read(found, x))
+        if as_specified:
+            before, blocks = layers.blocks(referee.read(found, x))
+            specs.compare_weights(blocks, architecture.spec)
+            specs.compare_rest(before, blocks, architecture.spec)
     except Unconfirmed as fault:
         raise Wrong(f"Once trained, the {name} could not be followed: {fault.reason}.") from fault
-    specs.compare_weights(blocks, architecture.spec)
-    specs.compare_rest(before, blocks, architecture.spec)
     return functools.partial(referee.run, found)

@@ -53,13 +53,14 @@ class Run:
         """Whether a check of these tasks has failed."""
         return any(r.task in tasks and not r.passed for r in self.grade.results)
 
-    def should_learn(self, task: str) -> bool:
-        """Whether a training task's whole is to be run: if nothing that it is made of is wrong.
+    def wrong_parts(self, task: str) -> frozenset[str]:
+        """Of the tasks that a training's whole is made of, those that were charged already.
 
-        A fault is charged once, so what a wrong part does to the whole costs nothing more.
+        A fault is charged once, so what a wrong part does to the whole costs nothing more. Where
+        the other whole did not learn, any of them may have been the reason.
         """
         dull = any(r.misconception == "does-not-learn" for r in self.grade.results)
-        return self.learning and not dull and not self.charged(*PARTS[task])
+        return frozenset(part for part in PARTS[task] if dull or self.charged(part))
 
 
 def perform(run: Run, tasks: tuple[str, ...] = ()) -> None:

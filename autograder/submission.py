@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import threading
 import time
@@ -25,6 +26,7 @@ DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
+_MODELS = "Encoder|Decoder|AutoEncoder|VAE"
 
 
 @dataclass
@@ -203,7 +205,7 @@ class Submission:
             if seconds is None:
                 self._answering = max(self._answering - took, 0.0)
         if "error" in header:
-            raise _error(header["error"], self._ready)
+            raise _error(header["error"], self._ready, self.cells)
         try:
             return wire.Decoder(received)(header["value"])
         except wire.WireError as error:
@@ -369,11 +371,13 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
     return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
 
 
-def _error(error: object, definitions: Definitions | None) -> Unchecked:
+def _error(error: object, definitions: Definitions | None, cells: Sequence[str] = ()) -> Unchecked:
     raised = Raised(error)
     if raised.type == "NameError" and definitions and raised.name in definitions.variables:
         raised.message += f" `{raised.name}` is a variable of the notebook, and no argument."
-        raised.misconception = "hidden-global"
+        made = re.compile(rf"^\s*{re.escape(raised.name)}\s*=\s*(?:{_MODELS})\(", re.MULTILINE)
+        of_model = any(map(made.search, cells))
+        raised.misconception = "uses-global-model" if of_model else "hidden-global"
     if raised.type == "NotImplementedError":
         if 'missing the required "forward"' in raised.text:
             return Unchecked("The module has no `forward` method.", "not-defined")

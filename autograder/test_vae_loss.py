@@ -241,6 +241,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     by_rec = _following(session, model, used, x, (rec, _moved(rec, 0)), (q, q))
     if not cause.right and not cause.misconception and REC not in by_rec:
         raise Unchecked("Neither term is one that is known, so what they hide cannot be told.")
+    if not any((*by_q.values(), by_rec)):
+        raise Unchecked("No term depends on q or on rec, so there is nothing to hide.")
     for term in [t for t in (KL, TOTAL) if any(t in by_q[i] for i in places)]:
         _check_growth(session, draws, model, used, batch, cause, term)
     if cause.right:
@@ -500,7 +502,8 @@ def _check_gradient(session: Session, draws: Draws, evidence: Evidence, sampled:
     needed = ("q",) * needs_q + ("rec",) * needs_rec
     found = {"q": by_q, "rec": by_rec}
     lacking = [name for name in needed if not isinstance(found[name], Tensor)]
-    if not has_graph or lacking:
+    alone = [g for g in found.values() if isinstance(g, Tensor) and bool((g != 0).any())]
+    if not has_graph or lacking or not alone:
         words = " and to ".join(lacking or ["q", "rec"])
         raise Wrong(f"The total has no gradient that leads to {words}.", "detached-gradient")
     expected_rec = 2 * (case.rec - case.x).double() / case.x.numel()

@@ -12,7 +12,6 @@ from autograder.draws import Draws
 from autograder.learning import LearningRun, limit
 from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
-from autograder.replay import losses_after
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_ae_training import check_learning, findings_of
@@ -48,12 +47,11 @@ def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
 def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """Returns the two terms of every step, as lists of floats by name."""
     findings = findings_of(TRAINER, session, draws, run)
-    for trial in findings.trials:
+    for trial, after in findings.returned():
         seen = trial.returned
         if not isinstance(seen, dict) or not {"rec_loss", "kl_loss"} <= set(seen):
             text = "`train_vae` should return a dict of the lists 'rec_loss' and 'kl_loss'."
             raise Wrong(text, "wrong-return")
-        after = losses_after(trial.course) if findings.right else {}
         for name in ("rec_loss", "kl_loss"):
             expected, known = findings.series(trial, name), bool(findings.recipe)
             check_series(seen[name], expected, f"'{name}'", known, after.get(name))

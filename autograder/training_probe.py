@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,14 +55,15 @@ class Findings:
 
     variable: of the notebook, that had to hold an argument, `rate`, `epochs` or `beta`, for that.
     cuts: after how many batches the passes of each trial ended, where some ended early.
-    late: the trial with many steps, where it is not as the short ones promise; stop: the step after
-    which it ended, if that is why.
+    followed: further trials, with many steps, that go as the short ones promise; late: the one that
+    does not; stop: the step after which it ended, if that is why.
     """
 
     trials: list[Trial]
     recipe: Recipe | None
     variable: tuple[str, str] | None = None
     cuts: list[tuple[int, ...]] = field(default_factory=list)
+    followed: list[Trial] = field(default_factory=list)
     late: Trial | None = None
     stop: int | None = None
     evaluates: bool = False
@@ -91,6 +92,13 @@ class Findings:
             apart = _apart(trial.course)  # every image with every other, by shapes that broadcast
             found += [[a + b for a, b in zip(f, apart, strict=False)] for f in found]
         return found
+
+    def returned(self) -> Iterator[tuple[Trial, dict[str, list[float]]]]:
+        """What is to return its losses, and the losses once each step is made, if these matter."""
+        for trial in self.trials:
+            yield trial, replay.losses_after(trial.course) if self.right else {}
+        for trial in self.followed:
+            yield trial, {}
 
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
@@ -185,7 +193,7 @@ class Trainer:
         if recipe is not None and _compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
-            found.late = self._look_late(session, draws, terms)
+            found.late = self._look_late(session, draws, terms, found.followed)
             if found.late is not None and not promised(found.late):
                 late = found.late.course
                 if len(late.notes) <= late.epochs * len(late.batches):  # a rate may fall to nothing
@@ -290,27 +298,39 @@ class Trainer:
                 break
         return trials
 
-    def _look_late(self, session: Session, draws: Draws, terms: Terms) -> Trial | None:
-        """A trial of many passes or many batches that does not go on as it begins."""
+    def _look_late(
+        self, session: Session, draws: Draws, terms: Terms, followed: list[Trial]
+    ) -> Trial | None:
+        """A trial of many passes or many batches that does not go on as it begins.
+
+        Those that do are added to `followed`.
+        """
         return self._deviating(
             session,
             lambda: replay.draw_dull(draws, self.kind, terms),
             lambda trial: not promised(trial),
+            followed,
         ) or self._deviating(
             session,
             lambda: replay.draw_long(draws, self.kind, terms),
             lambda trial: (
                 not promised(trial) or explaining.keeps_second_moments(trial.course, trial.state)
             ),
+            followed,
         )
 
     def _deviating(
-        self, session: Session, draw: Callable[[], Course], deviates: Callable[[Trial], bool]
+        self,
+        session: Session,
+        draw: Callable[[], Course],
+        deviates: Callable[[Trial], bool],
+        followed: list[Trial],
     ) -> Trial | None:
         """A trial that deviates, on a course where rounding is not to blame."""
         for _ in range(REDRAWS):
             trial = self.trial(session, draw())
             if not deviates(trial):
+                followed.append(trial)
                 return None
             if explaining.is_steady(trial.course):
                 return trial

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autograder import devices, learning
+from autograder.contract import BY_ID, PARTS
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import Notebook
@@ -68,13 +69,21 @@ def test_low_bits_of_the_latent_carry_no_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failed", "learns"),
-    [((), True), (("encoder",), False), (("vae-loss",), True), (("data-loader",), True)],
+    ("failed", "replaced"),
+    [
+        ((), set()),
+        (("encoder",), {"encoder"}),
+        (("vae-loss",), set()),
+        (("data-loader",), set()),
+    ],
 )
-def test_what_was_charged_is_not_charged_again(failed: tuple[str, ...], learns: bool) -> None:
+def test_what_was_charged_is_not_charged_again(failed: tuple[str, ...], replaced: set[str]) -> None:
     run = Run(Grade(Notebook("vae.ipynb", [])), _none(), 1)
     run.grade.results += [Result(task, "check", 1, "wrong") for task in failed]
-    assert run.should_learn("ae-training") is learns
+    assert run.wrong_parts("ae-training") == replaced
+    assert run.wrong_parts("vae-training") == replaced | ({*failed} & {"vae-loss"})
+    run.grade.results += [Result("ae-training", "learning", 1, "wrong", "", "does-not-learn")]
+    assert run.wrong_parts("vae-training") == {*PARTS["vae-training"]}
 
 
 def _none() -> Submission:
@@ -90,6 +99,27 @@ def test_a_wrong_part_leaves_the_learning_to_its_own_task() -> None:
     )
     assert {t: p for t, p in lost(made).items() if t in ("decoder", "ae-training")} == {}
     assert causes(made).keys() == {"encoder"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("vae-large-models-stand-still", "loss-rec-nan-to-num"),
+        ("vae-forgets-its-convolutions", "encoder-takes-no-argument"),
+        ("ae-weights-start-at-zero", "decoder-starts-at-3x3"),
+        ("ae-weights-start-at-zero", "vae-forgets-its-convolutions"),
+    ],
+)
+def test_beside_a_wrong_part_a_whole_is_judged_all_the_same(one: str, other: str) -> None:
+    """Stand-ins that learn take the places of wrong parts."""
+    parts = [next(m for m in corpus.mistakes() if m.name == name) for name in (one, other)]
+    expected = {**parts[0].lost, **parts[1].lost}
+    needed = {*expected, *(part for task in expected for part in PARTS.get(task, ()))}
+    tasks = tuple(task for task in BY_ID if task in needed)
+    source = parts[1].applied_to(parts[0].source)
+    made = grade(corpus.as_notebook(source), tasks=tasks, learning=True)
+    assert {t: p for t, p in lost(made).items() if t in tasks} == expected
+    assert causes(made)[parts[0].group] == {parts[0].misconception}
 
 
 def test_a_gpu_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Calibrate the learning runs: `python -m tools.calibrate [--seeds N] [--jobs N]`.
 
 Trains the reference as the learning runs train a student's model, from many seeds and in the
-spellings that the contract leaves free (slopes of LeakyReLU, initial weights), and writes what
-it reached, with the limits and the false-alarm rates that follow, to autograder/learning.json.
+spellings that the contract leaves free (slopes of LeakyReLU, initial weights), or with stand-ins
+for parts that are wrong, and writes what it reached, with the limits and the false-alarm rates
+that follow, to autograder/learning.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from autograder import learning
 from autograder.draws import Draws
-from solution import VAE, AutoEncoder, train_autoencoder, train_vae
+from autograder.worker import standins
+from solution import VAE, AutoEncoder, Decoder, Encoder, train_autoencoder, train_vae
 
 
 def slope(value: float, model: nn.Module) -> None:
@@ -55,13 +56,35 @@ SPELLINGS: dict[str, Callable[[nn.Module], None]] = {
 }
 
 
+STOOD_IN = {
+    "stand-in encoder": ("encoder",),
+    "stand-in decoder": ("decoder",),
+    "stand-ins": ("encoder", "decoder"),
+    "stand-in class": (),
+}
+
+
+def model_of(kind: str, spelling: str) -> Any:
+    """An untrained model, with what stands in for its parts."""
+    if spelling not in STOOD_IN:
+        model = AutoEncoder(learning.NZ) if kind == "ae" else VAE(learning.NZ, learning.BETA)
+        SPELLINGS[spelling](model)
+        return model
+    wrong, width = STOOD_IN[spelling], learning.NZ * (1 if kind == "ae" else 2)
+    encoder: Any = standins.learning_encoder if "encoder" in wrong else Encoder
+    decoder: Any = standins.learning_decoder if "decoder" in wrong else Decoder
+    parts = encoder(width), decoder(learning.NZ)
+    if kind == "ae":
+        return standins.Composed(*parts)
+    return standins.Substitute(*parts, learning.NZ, learning.BETA)
+
+
 def reach(kind: str, spelling: str, seed: int) -> float:
     """The error on test digits after one run of the reference."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     draws = Draws(seed, f"calibration/{kind}")
-    model = AutoEncoder(learning.NZ) if kind == "ae" else VAE(learning.NZ, learning.BETA)
-    SPELLINGS[spelling](model)
+    model = model_of(kind, spelling)
     images = learning.training_digits(draws)
     loader = DataLoader(TensorDataset(images, torch.zeros(len(images))), learning.BATCH)
     train: Any = train_autoencoder if kind == "ae" else train_vae
@@ -101,7 +124,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="default: %(default)s")
     arguments = parser.parse_args()
-    runs = list(product(("ae", "vae"), SPELLINGS, range(arguments.seeds)))
+    spellings = [(k, s) for k in ("ae", "vae") for s in (*SPELLINGS, *STOOD_IN)]
+    spellings.remove(("ae", "stand-in class"))
+    runs = [(*spelling, seed) for spelling in spellings for seed in range(arguments.seeds)]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         errors = list(track(pool.map(reach, *zip(*runs, strict=True)), total=len(runs)))
     test, train = learning.digits("t10k"), learning.digits("train")

@@ -33,6 +33,7 @@ _MODELS = {
     "Composed": "AutoEncoder",
     "TinyAutoEncoder": "AutoEncoder",
     "TinyVariational": "VAE",
+    "Substitute": "VAE",
 }
 
 

@@ -238,8 +238,8 @@ class TinyVariational(nn.Module):
         self.devices: list[str] = []
         self.numbers, self.extra = numbers, extra or {}
         whole = TinyAutoEncoder(2 * nz)
-        self.encoder = whole.encoder
-        self.decoder = whole.decoder
+        self.encoder: nn.Module = whole.encoder
+        self.decoder: nn.Module = whole.decoder
         _note_gradients(self)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -248,7 +248,10 @@ class TinyVariational(nn.Module):
         self.drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
         further = dict.fromkeys(self.outputs, q[:, : self.nz])
-        return {**further, "q": q, "rec": self.decoder(torch.tanh(q))}
+        return {**further, "q": q, "rec": self.decoder(self._latent(q))}
+
+    def _latent(self, q: Tensor) -> Tensor:
+        return torch.tanh(q)
 
     def loss(self, x: Any, outputs: Any) -> tuple[Tensor, dict[str, Any]]:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
@@ -268,8 +271,34 @@ class TinyVariational(nn.Module):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape; other images than forward makes."""
-        image: Tensor = self.decoder(torch.tanh(0.5 * self.encoder(x)))
+        image: Tensor = self.decoder(self._latent(0.5 * self.encoder(x)))
         return image
+
+
+class Substitute(TinyVariational):
+    """The same with networks that learn digits, where the student's VAE is wrong."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, nz: int, *rest: Any) -> None:
+        """encoder: (B, 1, 28, 28) to (B, 2 nz); decoder: (B, nz) to images; rest: as above."""
+        super().__init__(nz, *rest)
+        self.encoder, self.decoder = encoder, decoder
+
+    def _latent(self, q: Tensor) -> Tensor:
+        return q[:, : self.nz]
+
+
+def learning_encoder(width: int) -> nn.Sequential:
+    """Learns digits, as another network than the homework's; (B, 1, 28, 28) to (B, width)."""
+    down = (nn.Conv2d(1, 16, 5, 2, 2), nn.Tanh(), nn.Conv2d(16, 48, 5, 2, 2))
+    last = (nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 7 * 7, width))
+    return nn.Sequential(*down, *last)
+
+
+def learning_decoder(nz: int) -> nn.Sequential:
+    """Learns digits, as another network than the homework's; (B, nz) to (B, 1, 28, 28)."""
+    first = (nn.Linear(nz, 48 * 7 * 7), nn.Unflatten(1, (48, 7, 7)), nn.BatchNorm2d(48), nn.ReLU())
+    up = (nn.ConvTranspose2d(48, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU())
+    return nn.Sequential(*first, *up, nn.ConvTranspose2d(16, 1, 4, 2, 1), nn.Sigmoid())
 
 
 class Numbered(Dataset[tuple[Tensor, int]]):
@@ -317,6 +346,9 @@ MAKERS: dict[str, Any] = {
     "Composed": Composed,
     "TinyAutoEncoder": TinyAutoEncoder,
     "TinyVariational": TinyVariational,
+    "Substitute": Substitute,
+    "learning encoder": learning_encoder,
+    "learning decoder": learning_decoder,
     "Numbered": Numbered,
     "loader": loader,
 }
