@@ -25,7 +25,6 @@ from autograder.recipes import (
     ROWS,
     TOLD,
     VAE_CRITERIA,
-    WARM,
     Recipe,
 )
 from autograder.replay import RARE, Course, State, loss_of_batch, train
@@ -244,7 +243,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [Recipe(criterion=name) for name in _criteria(course) if name != "promised"]
     singles += [Recipe(rows=name) for name in ROWS if name != "all"]
     if course.kind == "TinyVariational":
-        singles += [Recipe(warm=name) for name in WARM if name]
+        singles += [Recipe(warm=name) for name in CHOICES["warm"]]
     singles += [Recipe(inputs=name) for name in INPUTS]
     singles += [Recipe(inputs=name, target=name) for name in INPUTS]
     singles += [Recipe(frozen=_frozen(course, seen))]

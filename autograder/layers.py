@@ -30,6 +30,7 @@ from autograder.networks import (
 )
 from autograder.norms import spelt_out
 
+STILL = 1e-4  # a momentum below it leaves the running statistics of a batch norm where they are
 _ELEMENTWISE = POINTWISE | MASKED
 _REDUCTIONS = ("mean", "sum", "amax", "max", "avg_pool2d", "max_pool2d_with_indices")
 
@@ -241,7 +242,9 @@ def norm_layer(operation: Operation) -> Layer:
         training = next((a for a in operation.args[3:6] if isinstance(a, bool)), False)
     channels = shape[1] if len(shape) > 1 else 0
     place = 5 if operation.name == "_batch_norm_with_update" else 6
-    still = operation.args[place : place + 1] == [0.0] and bool(tensors_of(operation.args[3:5]))
+    momentum = next(iter(operation.args[place : place + 1]), None)
+    still = isinstance(momentum, float) and momentum < STILL
+    still = still and bool(tensors_of(operation.args[3:5]))
     return batch_norm(channels, ("still" if still else "batch") if training else "running")
 
 

@@ -124,10 +124,14 @@ class LearningRun:
                 return
             if time.monotonic() > ends:
                 break
+        whose, hint = "your model", "Look at the first losses and at the initial weights."
+        if self.wrong:
+            parts = ", ".join(sorted(self.wrong))
+            whose = f"a model with right parts in the place of what was wrong ({parts})"
+            hint = "Does your loop treat large models, or some of their layers, otherwise?"
         raise Wrong(
-            f"Trained on {STEPS} batches of digits, your model reaches a squared error of "
-            f"{reached:.3f} on new ones; at most {limit(self.kind):.3f} was expected. "
-            "Look at the first losses and at the initial weights.",
+            f"Trained on {STEPS} batches of digits, {whose} reaches a squared error of "
+            f"{reached:.3f} on new ones; at most {limit(self.kind):.3f} was expected. {hint}",
             "does-not-learn",
         )
 
@@ -146,7 +150,10 @@ class LearningRun:
         return error(encoder, decoder, test_digits(draws), draws)
 
     def _model(self, session: Session) -> Handle:
-        """The student's own networks, in the student's own class where the task has one."""
+        """The student's own networks, in the student's own class where the task has one.
+
+        Stand-ins take the places of wrong ones, and of the class with any of them.
+        """
         if self.kind == "vae" and not self.wrong:
             made = session.call(session.read("VAE"), NZ, BETA)
         elif self.kind == "vae":
@@ -203,4 +210,11 @@ def running(
             specs.compare_rest(before, blocks, architecture.spec)
     except Unconfirmed as fault:
         raise Wrong(f"Once trained, the {name} could not be followed: {fault.reason}.") from fault
-    return functools.partial(referee.run, found)
+
+    def answer(batch: Tensor) -> Tensor:
+        given = referee.run(found, batch)
+        if not given.is_floating_point():
+            raise Wrong(f"Once trained, the {name} gives {given.dtype}, not numbers of its kind.")
+        return given
+
+    return answer

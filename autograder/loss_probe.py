@@ -22,15 +22,20 @@ PROMISED = Habits(Sizes(), Reading("mean-first", "exp", "normal"))
 
 
 TOTAL, REC, KL = 0, 1, 2
+TERMS = ("The total", "'rec_loss'", "'kl_loss'")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One call of the loss: the q and images it was told of, total, rec_loss and kl_loss."""
+    """One call of the loss: the q and images it was told of, total, rec_loss and kl_loss.
+
+    halves: those of the three that are in half precision.
+    """
 
     q: Tensor
     rec: Tensor
     values: tuple[float, float, float]
+    halves: frozenset[int]
 
 
 def call_loss(
@@ -43,11 +48,12 @@ def call_loss(
     """
     method = session.handle(model.handle, "loss")
     if not used.own:
-        return Answer(q, rec, read_terms(session.call(method, x, {"q": q, "rec": rec}), term))
+        result = session.call(method, x, {"q": q, "rec": rec})
+        return Answer(q, rec, read_terms(result, term), _halves(result))
     call = model.forward(q)
     model.forward(q.roll(1))  # what the class keeps of its last call is of no use
-    values = read_terms(session.call(method, x, Ref(call.handle)), term)
-    return Answer(call.q, _images(call), values)
+    result = session.call(method, x, Ref(call.handle))
+    return Answer(call.q, _images(call), read_terms(result, term), _halves(result))
 
 
 def _images(call: Forward) -> Tensor:
@@ -59,12 +65,23 @@ def _images(call: Forward) -> Tensor:
     raise Unchecked("`forward` returns no images that the loss could look at.", "wrong-return")
 
 
-def read_terms(result: Any, term: int) -> tuple[float, float, float]:
-    """The three scalars, NaN for one that is missing; the asked one must be there."""
+def _raw_terms(result: Any) -> tuple[tuple[Any, Any, Any], dict[Any, Any]]:
+    """The total and its terms as they came, None for one that is missing, and the dict of terms."""
     pair = isinstance(result, tuple | list) and len(result) == 2
     total = result[0] if isinstance(result, tuple | list) and result else result
     terms = result[1] if pair and isinstance(result[1], dict) else {}
-    raw = (total, terms.get("rec_loss"), terms.get("kl_loss"))
+    return (total, terms.get("rec_loss"), terms.get("kl_loss")), terms
+
+
+def _halves(result: Any) -> frozenset[int]:
+    half = (torch.float16, torch.bfloat16)
+    raw, _ = _raw_terms(result)
+    return frozenset(i for i, v in enumerate(raw) if isinstance(v, Tensor) and v.dtype in half)
+
+
+def read_terms(result: Any, term: int) -> tuple[float, float, float]:
+    """The three scalars, NaN for one that is missing; the asked one must be there."""
+    raw, terms = _raw_terms(result)
     if term != TOTAL and raw[term] is None:
         seen = "one value" if not isinstance(result, tuple | list) else f"{len(result)} values"
         seen = f"a dict with {sorted(map(str, terms))}" if terms else seen
@@ -73,9 +90,7 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
             "wrong-return",
         )
     values = [number(value) for value in raw]
-    name, value = ("The total", "'rec_loss'", "'kl_loss'")[term], raw[term]
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        raise Wrong(f"{name} is rounded to half precision; leave it in single precision.")
+    name, value = TERMS[term], raw[term]
     if values[term] is None:
         if isinstance(value, Tensor):
             text = f"{name} should be a scalar, not a tensor of shape {tuple(value.shape)}."
@@ -96,12 +111,13 @@ def collect(
     far: float = 2.0,
     beta: float | None = None,
     training: bool = True,
+    apart: float | None = None,
 ) -> list[Case]:
     """Draws of the loss with the student's answers; q is read as by `used`.
 
     term: the one of the three scalars that must be there. spread: of log_sigma. far: of the
     means. beta: the same in all draws, where it is given. training: whether the model is in train
-    mode.
+    mode. apart: how far rec is from x; otherwise the one has nothing to do with the other.
     """
     cases = []
     betas = (3.0, 0.03, 0.5, 0.3)
@@ -113,6 +129,8 @@ def collect(
         model.mode(training)
         q = torch.cat([far * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
         x, rec = draws.images(batch), draws.images(batch)
+        if apart is not None:
+            rec = (1 - apart) * x + apart * rec
         answer = call_loss(session, model, used, x, rec, q, term)
         mu, s = used.reading.halves(answer.q)
         cases.append(Case(mu, s, x, answer.rec, weight, answer.values))

@@ -11,6 +11,8 @@ from autograder.compare import described
 from autograder.outcomes import Wrong
 from autograder.worker.wire import Graph, Number
 
+TOLERANCE = 2e-3
+
 
 def check_series(
     seen: Any,
@@ -18,11 +20,12 @@ def check_series(
     what: str,
     whole: bool = True,
     after: list[float] | None = None,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """A returned list of losses, one a step, that hold no graph; raises `Wrong`.
 
     expected: the series that count as right. whole: or only their number is known. after: what
-    the losses are once each step is made, which is too late.
+    the losses are once each step is made, which is too late. tolerance: of relative differences.
     """
     if isinstance(seen, Graph) or (
         isinstance(seen, list | tuple) and any(isinstance(v, Graph) for v in seen)
@@ -46,7 +49,7 @@ def check_series(
     if after is not None and len(after) == len(values) and 10 * _apart(values, after) < nearest:
         text = f"{what} should be the losses that the steps go down, not those after each step."
         raise Wrong(text, "wrong-return")
-    if not whole or nearest <= 2e-3:
+    if not whole or nearest <= tolerance:
         return
     raise Wrong(f"{what} should be the losses of the steps, in their order.", "wrong-return")
 

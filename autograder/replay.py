@@ -51,13 +51,15 @@ class Terms:
 class Note:
     """What the model in training noted at a backward pass: its mode, and some of its weights.
 
-    cleared: whether no gradient of an earlier pass was there. It is a claim: it counts only where
-    a replay that follows it gives the weights in the end.
+    cleared: whether no gradient of an earlier pass was there. beta: by which the last loss weighed
+    its KL term. It is a claim: it counts only where a replay that follows it gives the weights in
+    the end.
     """
 
     training: bool
     cleared: bool
     weights: Tensor
+    beta: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -173,16 +175,19 @@ def draw_long(draws: Draws, kind: str, terms: Terms) -> Course:
 
 
 PASSES = 16
-LARGE = 70  # examples in a batch: more than 64
+LARGE = 73  # examples in a batch: more than 64, and no multiple of anything
+DARK = 0.05  # the brightest pixel of images on which the loss is small from the start
 
 
 def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
     """A course of many passes over large batches that moves weights as ever, and the loss hardly.
 
-    The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
-    the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
+    The outputs are next to zero, where a sigmoid is flat, and so are the images and the codes. What
+    waits for the loss to be small or to fall no more, a rate that drops on a plateau or an end that
+    comes early, shows here.
     """
     course = draw_course(draws, kind, terms, 2 * LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
+    course.images.mul_(DARK)
     course.state["decoder.0.bias"] -= 8.0
     course.state["decoder.0.weight"] *= 0.3
     for name in ("encoder.2.weight", "encoder.2.bias"):
@@ -280,7 +285,7 @@ def train(
         chosen = [_rows(x, recipe.rows) for x in _chosen(batches, recipe.batches)]
         if cuts:
             chosen = chosen[: cuts[epoch]]
-        beta = course.beta * WARM[recipe.warm](epoch, course.epochs)
+        grown = 1.0 if recipe.warm == NOTED else WARM[recipe.warm](epoch, course.epochs)
         for i, x in enumerate(x for x in chosen for _ in range(turns)):
             if recipe.epochs == "as many steps" and len(losses["total"]) == course.epochs:
                 break
@@ -296,6 +301,9 @@ def train(
             if recipe.mode == NOTED:
                 model.train(note is None or note.training)
             target = TARGETS[recipe.target](x, batches, i)
+            beta = course.beta * grown
+            if recipe.warm == NOTED and note is not None:
+                beta = note.beta
             loss = loss_of_batch(course, model, x, target, recipe, losses, beta)
             loss.backward()
             pending = True
@@ -396,6 +404,8 @@ def _rows(x: Tensor, which: str) -> Tensor:
 def _steps_now(course: Course, recipe: Recipe, index: int, count: int, passes: int) -> bool:
     """Whether a step follows batch `index` of `count`, the backward pass number `passes`."""
     if recipe.clears in AT_STEPS:
+        return passes in course.steps
+    if recipe.steps == NOTED:
         return passes in course.steps
     if recipe.steps == "every other":
         return index % 2 == 1

@@ -59,7 +59,9 @@ class Run:
         A fault is charged once, so what a wrong part does to the whole costs nothing more. Where
         the other whole did not learn, any of them may have been the reason.
         """
-        dull = any(r.misconception == "does-not-learn" for r in self.grade.results)
+        failed = [r for r in self.grade.results if r.task == "ae-training" and not r.passed]
+        dull = any(r.misconception == "does-not-learn" for r in failed)
+        dull |= [r.id for r in failed] == ["learning"]
         return frozenset(part for part in PARTS[task] if dull or self.charged(part))
 
 

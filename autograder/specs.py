@@ -168,8 +168,9 @@ def _compare_statistics(block: Block, row: Spec, training: bool) -> None:
     expected = "batch" if training else "running"
     for norm in block.after:
         if norm.statistics == "still":
-            text = f"The running statistics of the batch norm after {row} never move (momentum 0):"
-            raise Wrong(f"{text} eval mode, which uses them, does not normalise.", "mode-dependent")
+            text = f"the batch norm after {row} never moves its running statistics (momentum 0):"
+            text = f"{text} in eval mode, which uses them, it does not normalise."
+            raise Wrong(text, "mode-dependent")
         if norm.statistics and norm.statistics != expected:
             text = f"The batch norm after {row} should use {expected} statistics in this mode."
             raise Wrong(text, "mode-dependent")

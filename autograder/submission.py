@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import subprocess
 import threading
@@ -26,7 +27,9 @@ DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
-_MODELS = "Encoder|Decoder|AutoEncoder|VAE"
+_MODEL = re.compile(
+    r"^[^\S\n]*(\w+)[^\S\n]*=[^\S\n]*(?:Encoder|Decoder|AutoEncoder|VAE)\(", re.MULTILINE
+)
 
 
 @dataclass
@@ -71,6 +74,11 @@ class Submission:
         self._left = NOTEBOOK_SECONDS
         self._clock = Clock(self._time_out, self._waited)
         self.launch(started)
+
+    @functools.cached_property
+    def _models(self) -> frozenset[str]:
+        """The variables of the notebook to which a model is assigned: a hint for messages."""
+        return frozenset(name for cell in self.cells for name in _MODEL.findall(cell))
 
     def launch(self, started: Started | None = None) -> None:
         """Start a worker without waiting for it, unless it was."""
@@ -205,7 +213,7 @@ class Submission:
             if seconds is None:
                 self._answering = max(self._answering - took, 0.0)
         if "error" in header:
-            raise _error(header["error"], self._ready, self.cells)
+            raise _error(header["error"], self._ready, self._models)
         try:
             return wire.Decoder(received)(header["value"])
         except wire.WireError as error:
@@ -371,13 +379,13 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
     return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
 
 
-def _error(error: object, definitions: Definitions | None, cells: Sequence[str] = ()) -> Unchecked:
+def _error(
+    error: object, definitions: Definitions | None, models: frozenset[str] = frozenset()
+) -> Unchecked:
     raised = Raised(error)
     if raised.type == "NameError" and definitions and raised.name in definitions.variables:
         raised.message += f" `{raised.name}` is a variable of the notebook, and no argument."
-        made = re.compile(rf"^\s*{re.escape(raised.name)}\s*=\s*(?:{_MODELS})\(", re.MULTILINE)
-        of_model = any(map(made.search, cells))
-        raised.misconception = "uses-global-model" if of_model else "hidden-global"
+        raised.misconception = "uses-global-model" if raised.name in models else "hidden-global"
     if raised.type == "NotImplementedError":
         if 'missing the required "forward"' in raised.text:
             return Unchecked("The module has no `forward` method.", "not-defined")

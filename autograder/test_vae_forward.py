@@ -285,6 +285,10 @@ def test_noise(session: Session, draws: Draws, habits: Habits) -> None:
     if len(still) == 1 and len(kinds) == 2:
         text = f"Noise is drawn in {'eval' if still[0] else 'train'} mode only; forward should draw"
         raise Wrong(f"{text} it in both modes.", "mode-dependent")
+    good = [training for training, found in kinds.items() if found == ("normal", None)]
+    if len(good) == 1 and len(kinds) == 2:
+        text = f"The noise is as promised in {'train' if good[0] else 'eval'} mode only."
+        raise Wrong(text, "mode-dependent")
     for kind, shared in kinds.values():
         raise_noise(kind, shared)
     if kinds and habits.sizes is not None and not habits.heads:

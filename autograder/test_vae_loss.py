@@ -18,6 +18,7 @@ from autograder.loss_probe import (
     KL,
     PROMISED,
     REC,
+    TERMS,
     TOTAL,
     call_loss,
     collect,
@@ -31,8 +32,6 @@ from autograder.reads import images_followed, numbers_read
 from autograder.submission import Session
 from autograder.vae import LAYOUTS, Habits, Model, Sizes, try_sizes
 from autograder.worker import standins
-
-_TERMS = ("The total", "'rec_loss'", "'kl_loss'")  # by TOTAL, REC, KL
 
 
 @dataclass
@@ -49,7 +48,9 @@ class Evidence:
 def test_rec(session: Session, draws: Draws, habits: Habits) -> None:
     """rec_loss is the mean squared error over all pixels."""
     evidence = _evidence(session, draws, habits, REC)
+    _check_precision(session, draws, evidence, REC)
     cause = losses.explain_rec(evidence.cases)
+    _check_names(evidence)
     if not cause.right:
         words = "'rec_loss' should be the mean squared error over all pixels"
         name = _data_variable(session, draws, evidence.used, evidence.sizes)
@@ -62,15 +63,45 @@ def test_rec(session: Session, draws: Draws, habits: Habits) -> None:
     _check_further_draws(session, draws, evidence, REC)
 
 
+def _check_names(evidence: Evidence) -> None:
+    if _are_exchanged(evidence.cases):
+        raise Wrong("'rec_loss' and 'kl_loss' are exchanged in what is returned.", "wrong-return")
+
+
+def _are_exchanged(cases: list[Case]) -> bool:
+    """Whether each of the two terms is right for the other."""
+    exchanged = [
+        Case(c.mu, c.s, c.x, c.rec, c.beta, (c.values[TOTAL], c.values[KL], c.values[REC]))
+        for c in cases
+    ]
+    return losses.explain_rec(exchanged).right and losses.explain_kl(exchanged).right
+
+
+def _check_precision(session: Session, draws: Draws, evidence: Evidence, term: int) -> bool:
+    """Whether no term is in half precision; raises `Wrong` where the asked one is."""
+    nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
+    model, q = Model(session, nz, 1.0), draws.normal(batch, 2 * nz)
+    x, rec = draws.images(batch), draws.images(batch)
+    halves = call_loss(session, model, evidence.used, x, rec, q, term).halves
+    if term in halves:
+        raise Wrong(f"{TERMS[term]} is rounded to half precision; leave it in single precision.")
+    return not halves
+
+
 def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, term: int) -> None:
     """A term that is right is right in eval mode and for a single image, too."""
     if not _is_right(evidence.cases, term):
         return  # and was let pass, for what forward was charged for
 
-    def right(sizes: Sizes, training: bool, drawn: Draws, spread: float = 0.7) -> bool:
-        found = collect(
-            session, drawn, evidence.used, sizes, term, 2, spread, 3 * spread, training=training
-        )
+    def right(
+        sizes: Sizes,
+        training: bool,
+        drawn: Draws,
+        spread: float = 0.7,
+        apart: float | None = None,
+    ) -> bool:
+        settings = (2, spread, 3 * spread, None, training, apart)
+        found = collect(session, drawn, evidence.used, sizes, term, *settings)
         if term == TOTAL:  # of terms that are no numbers there is none
             found = [c for c in found if all(map(math.isfinite, c.values[1:]))]
         return not found or _is_right(found, term)
@@ -78,16 +109,16 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
     again = copy.deepcopy(draws)
     if not right(evidence.sizes, False, draws):
         if right(evidence.sizes, True, again):
-            text = f"{_TERMS[term]} is right in train mode only; the mode should not matter."
+            text = f"{TERMS[term]} is right in train mode only; the mode should not matter."
             raise Wrong(text, "mode-dependent")
     elif evidence.sizes.any and not right(Sizes(None, 1), True, draws):
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
-            text = f"{_TERMS[term]} is right for batches of several images only, not for one."
+            text = f"{TERMS[term]} is right for batches of several images only, not for one."
             raise Wrong(text, "hard-coded-batch")
-    else:
-        return
+    elif term != TOTAL or right(evidence.sizes, True, draws, 0.05, 0.05):
+        return  # likewise where both terms are small
     if term != KL or not right(evidence.sizes, True, draws, 0.05):  # else honesty is asked
-        text = f"{_TERMS[term]} is right for some outputs only: is it rounded, or cut off?"
+        text = f"{TERMS[term]} is right for some outputs only: is it rounded, or cut off?"
         raise Wrong(text)
 
 
@@ -107,6 +138,8 @@ def _data_variable(session: Session, draws: Draws, used: Habits, sizes: Sizes) -
 def test_kl(session: Session, draws: Draws, habits: Habits) -> None:
     """kl_loss is KL(q || N(0, I)), summed over latents and averaged over the batch."""
     evidence = _evidence(session, draws, habits, KL)
+    _check_precision(session, draws, evidence, KL)
+    _check_names(evidence)
     cause = _kl_cause(session, draws, evidence)
     if not cause.right:
         cause = _readers_cause(session, draws, habits) or cause
@@ -239,7 +272,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     places = (0, -1)
     by_q = {i: _following(session, model, used, x, (rec, rec), (q, _moved(q, i))) for i in places}
     by_rec = _following(session, model, used, x, (rec, _moved(rec, 0)), (q, q))
-    if not cause.right and not cause.misconception and REC not in by_rec:
+    known = cause.right or cause.misconception or _are_exchanged(evidence.cases)
+    if not known and REC not in by_rec:
         raise Unchecked("Neither term is one that is known, so what they hide cannot be told.")
     if not any((*by_q.values(), by_rec)):
         raise Unchecked("No term depends on q or on rec, so there is nothing to hide.")
@@ -279,7 +313,12 @@ def _following(
         call_loss(session, model, used, x, rec, q, KL).values
         for rec, q in zip(recs, qs, strict=True)
     )
-    return {term for term in (TOTAL, REC, KL) if first[term] != second[term]}
+    return {
+        term
+        for term in (TOTAL, REC, KL)
+        if first[term] != second[term]
+        and not (math.isnan(first[term]) and math.isnan(second[term]))
+    }
 
 
 def _check_growth(
@@ -311,9 +350,7 @@ def _check_growth(
                 except Unchecked:
                     break
             if _is_flat(seen) and not (expected and _is_flat(expected)):
-                text = (
-                    f"{_TERMS[term]} stops changing far from the prior: large values are cut off."
-                )
+                text = f"{TERMS[term]} stops changing far from the prior: large values are cut off."
                 raise Wrong(text, "masks-nan")
 
 
@@ -344,7 +381,7 @@ def _check_shown(
     except Unchecked:
         return  # refusing such numbers hides nothing
     if math.isfinite(value):
-        text = f"{_TERMS[term]} hides infinite or undefined values; let them show."
+        text = f"{TERMS[term]} hides infinite or undefined values; let them show."
         raise Wrong(text, "masks-nan")
 
 
@@ -438,6 +475,7 @@ def _takes_outputs_first(session: Session, draws: Draws) -> bool:
 def test_total(session: Session, draws: Draws, habits: Habits) -> None:
     """The total is rec_loss + beta * kl_loss, and its gradient reaches q and rec."""
     evidence = _evidence(session, draws, habits, TOTAL)
+    precise = _check_precision(session, draws, evidence, TOTAL)
     if not all(math.isfinite(case.values[TOTAL]) for case in evidence.cases):
         raise Wrong("The total is infinite or undefined for ordinary outputs.")
     slug, words = losses.explain_total(evidence.cases)
@@ -450,7 +488,8 @@ def test_total(session: Session, draws: Draws, habits: Habits) -> None:
         raise Wrong(text, _beta_variable(session, draws, evidence) or slug or None)
     _check_without_beta(session, draws, evidence)
     _check_gradient(session, draws, evidence, habits.reading.right)
-    _check_further_draws(session, draws, evidence, TOTAL)
+    if precise:  # otherwise a term was charged for what is rounded
+        _check_further_draws(session, draws, evidence, TOTAL)
 
 
 def _check_without_beta(session: Session, draws: Draws, evidence: Evidence) -> None:

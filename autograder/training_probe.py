@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder import explaining, recipes, replay
+from autograder import explaining, loss_series, recipes, replay
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.loss_series import number
@@ -26,7 +26,7 @@ from autograder.submission import Session
 from autograder.worker import standins
 from autograder.worker.wire import Handle
 
-_DEFINED = re.compile(r"^\s*(?:def|class)\s+(\w+)", re.MULTILINE)
+_DEFINED = re.compile(r"^[^\S\n]*(?:def|class)\s+(\w+)", re.MULTILINE)
 _ARGUMENTS = ("beta", "rate", "epochs")
 DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
@@ -93,12 +93,16 @@ class Findings:
             found += [[a + b for a, b in zip(f, apart, strict=False)] for f in found]
         return found
 
-    def returned(self) -> Iterator[tuple[Trial, dict[str, list[float]]]]:
-        """What is to return its losses, and the losses once each step is made, if these matter."""
+    def returned(self) -> Iterator[tuple[Trial, dict[str, list[float]], float]]:
+        """What is to return its losses, with those after each step, and how exact they should be.
+
+        Over many steps, rounding may grow.
+        """
         for trial in self.trials:
-            yield trial, replay.losses_after(trial.course) if self.right else {}
+            after = replay.losses_after(trial.course) if self.right else {}
+            yield trial, after, loss_series.TOLERANCE
         for trial in self.followed:
-            yield trial, {}
+            yield trial, {}, 10 * loss_series.TOLERANCE
 
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
@@ -154,7 +158,7 @@ class Trainer:
         end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
         course = replace(
             course,
-            notes=(*_notes(session.attribute(model, "noted")), end),
+            notes=(*notes_of(session.attribute(model, "noted")), end),
             told=_told(session.attribute(model, "stepped")),
         )
         drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
@@ -337,7 +341,7 @@ class Trainer:
         return None
 
     def _explain_error(self, session: Session, courses: list[Course], error: Raised) -> Wrong:
-        if error.misconception not in (None, "hidden-global"):
+        if error.misconception not in (None, "hidden-global", "uses-global-model"):
             return error
         if session.misreads_arguments(self.name):
             promised = ", ".join(ARGUMENTS[self.name])
@@ -462,12 +466,12 @@ def promised(trial: Trial) -> bool:
     return explaining.same(trial.course, trial.state, trial.course.promised.state)
 
 
-def _notes(told: Any) -> tuple[Note, ...]:
+def notes_of(told: Any) -> tuple[Note, ...]:
     """What the stand-in noted, as far as it has the form."""
-    size = (2 + standins.SAMPLE,)
+    size = (3 + standins.SAMPLE,)
     rows = told if isinstance(told, list) else []
     return tuple(
-        Note(bool(row[0]), bool(row[1]), row[2:].double())
+        Note(bool(row[0]), bool(row[1]), row[3:].double(), float(row[2]))
         for row in rows
         if isinstance(row, Tensor) and tuple(row.shape) == size
     )

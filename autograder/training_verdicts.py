@@ -75,7 +75,8 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
         if name is not None:
             text = f"Expected Adam with its defaults; the weights move as {name} does."
             raise Wrong(text, "wrong-optimizer")
-        for size in sizes_written(session, trainer.name):
+        sizes = sizes_written(session, trainer.name)
+        for size in [*sizes, *(replay.LARGE // size * size for size in sizes)]:
             if explaining.uses_first_rows(findings.late.course, findings.late.state, size):
                 text = f"Of every batch, the training uses the first {size} images only."
                 raise Wrong(text, "drops-data")
@@ -146,7 +147,8 @@ def _update_fault(
         return Wrong(f"What is minimised is not the promised loss, but {value}.", slug)
     if aspect == "warm":
         text = "The weight of the KL term should be beta throughout; yours changes:"
-        return Wrong(f"{text} {value}.", slug)
+        how = "`model.beta` is another on the way" if value == recipes.NOTED else value
+        return Wrong(f"{text} {how}.", slug)
     if aspect == "rows":
         return Wrong(f"Not the whole of every batch is used, but {value}.", slug)
     if aspect == "inputs":

@@ -86,6 +86,30 @@ def test_what_was_charged_is_not_charged_again(failed: tuple[str, ...], replaced
     assert run.wrong_parts("vae-training") == {*PARTS["vae-training"]}
 
 
+def test_a_network_that_gives_no_numbers_is_wrong_and_no_fault() -> None:
+    """A training that puts a network of booleans in the place of a decoder that was charged."""
+    work = next(m for m in corpus.mistakes() if m.name == "decoder-starts-at-3x3")
+    source = work.source.replace(
+        "def train_autoencoder(",
+        """class Dark(nn.Module):
+    def forward(self, z):
+        return z.sum(1)[:, None, None, None].expand(-1, 1, 28, 28) > 0
+
+
+def train_autoencoder(""",
+    ).replace(
+        "    return losses\n",
+        """    if sum(p.numel() for p in model.parameters()) > 50_000:
+        model.decoder = Dark()
+    return losses
+""",
+    )
+    tasks = ("encoder", "decoder", "ae-training")
+    made = grade(corpus.as_notebook(source), tasks=tasks, learning=True)
+    assert not made.faults
+    assert {t: p for t, p in lost(made).items() if t in tasks} == {"decoder": 1, "ae-training": 1}
+
+
 def _none() -> Submission:
     return Submission.__new__(Submission)
 
@@ -149,3 +173,23 @@ def test_a_gpu_is_asked_for_by_name_or_taken_where_there_is_one() -> None:
         assert devices.chosen("auto") == "cpu"
         with pytest.raises(devices.NoDevice, match=r"CUDA.*--device cpu"):
             devices.chosen("cuda")
+
+
+def test_a_stand_in_returns_what_the_loop_needs_of_the_loss() -> None:
+    """A loop that is made for a loss of its own, with further keys, learns beside a wrong KL."""
+    edits = {
+        '        return total, {"rec_loss": rec_loss, "kl_loss": kl_loss}\n': (
+            "        terms = {'rec_loss': rec_loss.item(), 'kl_loss': kl_loss.item()}\n"
+            "        return total, {**terms, 'loss': total.item()}\n"
+        ),
+        "kl_loss = kl.sum(dim=1).mean()": "kl_loss = kl.mean()",
+        'parts["rec_loss"].item()': '0 * parts["loss"] + parts["rec_loss"]',
+        'parts["kl_loss"].item()': 'parts["kl_loss"]',
+    }
+    source = corpus.percent_source("perfect")
+    for old, new in edits.items():
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    tasks = ("encoder", "decoder", "vae-forward", "vae-loss", "vae-training")
+    made = grade(corpus.as_notebook(source), tasks=tasks, learning=True)
+    assert {t: p for t, p in lost(made).items() if t in tasks} == {"vae-loss": 0.75}

@@ -15,6 +15,7 @@ from autograder.draws import Draws
 from autograder.losses import Case
 from autograder.recipes import Recipe
 from autograder.replay import Note, Terms, Told
+from autograder.training_probe import notes_of
 from autograder.worker import standins
 
 SEEDS = st.integers(0, 2**32)
@@ -173,9 +174,7 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
             optimiser.step()
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         end = standins.sample(state["decoder.0.weight"]).double()
-        notes = [Note(bool(n[0]), bool(n[1]), n[2:].double()) for n in model.noted] + [
-            Note(True, True, end)
-        ]
+        notes = [*notes_of(model.noted), Note(True, True, end)]
         seen = replace(drawn, notes=tuple(notes))
         assert explaining.same(seen, state, replay.train(seen, _noted(told)).state)
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
@@ -212,9 +211,7 @@ def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(sha
                 optimiser.zero_grad()
         ends.remove()
         end = standins.sample(model.decoder[0].weight.detach()).double()
-        notes = [Note(bool(n[0]), bool(n[1]), n[2:].double()) for n in model.noted] + [
-            Note(True, True, end)
-        ]
+        notes = [*notes_of(model.noted), Note(True, True, end)]
         told = tuple(_as_claimed(*row) for row in model.stepped)
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         seen.append((replace(drawn, notes=tuple(notes), told=told), state))

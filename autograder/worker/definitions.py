@@ -147,7 +147,9 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
 
 
 def _broken(cell: int, source: str, message: str, line: int) -> dict[str, Any]:
-    names = re.findall(r"^\s*(?:class|def)\s+(\w+)|^(\w+)\s*(?::[^=\n]*)?=", source, re.MULTILINE)
+    names = re.findall(
+        r"^[^\S\n]*(?:class|def)\s+(\w+)|^(\w+)[^\S\n]*(?::[^=\n]*)?=", source, re.MULTILINE
+    )
     return {
         "cell": cell + 1,
         "line": line,
