@@ -176,20 +176,41 @@ def draw_long(draws: Draws, kind: str, terms: Terms) -> Course:
 
 PASSES = 16
 LARGE = 73  # examples in a batch: more than 64, and no multiple of anything
-DARK = 0.05  # the brightest pixel of images on which the loss is small from the start
+DARK = 0.05  # the brightest pixel
 
 
 def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
     """A course of many passes over large batches that moves weights as ever, and the loss hardly.
 
-    The outputs are next to zero, where a sigmoid is flat, and so are the images and the codes. What
-    waits for the loss to be small or to fall no more, a rate that drops on a plateau or an end that
-    comes early, shows here.
+    The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
+    the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
     """
     course = draw_course(draws, kind, terms, 2 * LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
-    course.images.mul_(DARK)
     course.state["decoder.0.bias"] -= 8.0
     course.state["decoder.0.weight"] *= 0.3
+    for name in ("encoder.2.weight", "encoder.2.bias"):
+        course.state[name] *= 0.01
+    return course
+
+
+STEEP = 3000.0
+
+
+def draw_steep(draws: Draws, kind: str, terms: Terms) -> Course:
+    """A course with large codes, and gradients whose norm is some ten; for TinyAutoEncoder."""
+    course = draw_course(draws, kind, terms, 10, 5, 3, 10 ** draws.real(-4, -3))
+    for name in ("encoder.2.weight", "encoder.2.bias"):
+        course.state[name] *= STEEP
+    course.state["decoder.0.weight"] /= STEEP
+    return course
+
+
+def draw_dark(draws: Draws, kind: str, terms: Terms) -> Course:
+    """A course on which the loss is small from the start, for what waits for that."""
+    course = draw_course(draws, kind, terms, 10, 5, 3, 10 ** draws.real(-4, -3))
+    course.images.mul_(DARK)
+    course.state["decoder.0.bias"] -= 4.0
+    course.state["decoder.0.weight"] *= 0.1
     for name in ("encoder.2.weight", "encoder.2.bias"):
         course.state[name] *= 0.01
     return course
@@ -270,7 +291,8 @@ def train(
             return _Adam(weights, [share * rate for share in shares])
         return _optimiser(recipe.optimiser, weights, rate, course.told)
 
-    if recipe.clears in AT_STEPS and len(course.notes) != 1 + course.epochs * len(batches):
+    follows = recipe.clears in AT_STEPS or recipe.steps == NOTED
+    if follows and len(course.notes) != 1 + course.epochs * len(batches):
         raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
     passes = EPOCHS[recipe.epochs](course.epochs)

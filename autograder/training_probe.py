@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import itertools
 import re
 import warnings
@@ -272,7 +273,7 @@ class Trainer:
         """The recipe of the trials, or of trials with a variable of the notebook set."""
         courses = [t.course for t in trials]
         recipe = explaining.explain(courses, [t.state for t in trials])
-        if recipe is None:
+        if recipe is None or recipe.warm == recipes.NOTED:
             for name, what in itertools.product(numbers_read(session, self.name), _ARGUMENTS):
                 again = self._with_variable(session, courses, name, what)
                 if again and all(promised(t) for t in again):
@@ -305,35 +306,35 @@ class Trainer:
     def _look_late(
         self, session: Session, draws: Draws, terms: Terms, followed: list[Trial]
     ) -> Trial | None:
-        """A trial of many passes or many batches that does not go on as it begins.
+        """A trial that does not go as it begins: of large gradients, small losses, many steps.
 
         Those that do are added to `followed`.
         """
-        return self._deviating(
-            session,
-            lambda: replay.draw_dull(draws, self.kind, terms),
-            lambda trial: not promised(trial),
-            followed,
-        ) or self._deviating(
-            session,
-            lambda: replay.draw_long(draws, self.kind, terms),
-            lambda trial: (
-                not promised(trial) or explaining.keeps_second_moments(trial.course, trial.state)
-            ),
-            followed,
-        )
+        draws_of = [replay.draw_dark, replay.draw_dull, replay.draw_long]
+        if self.kind == "TinyAutoEncoder":  # those of the other are steep anyway
+            draws_of.insert(0, replay.draw_steep)
+        for draw in draws_of:
+            course = functools.partial(draw, draws, self.kind, terms)
+            found = self._deviating(session, course, draw is replay.draw_long, followed)
+            if found is not None:
+                return found
+        return None
 
     def _deviating(
         self,
         session: Session,
         draw: Callable[[], Course],
-        deviates: Callable[[Trial], bool],
+        by_moments: bool,
         followed: list[Trial],
     ) -> Trial | None:
-        """A trial that deviates, on a course where rounding is not to blame."""
+        """A trial that deviates, on a course where rounding is not to blame.
+
+        by_moments: a trial that keeps the second moments of Adam too long does so as well.
+        """
         for _ in range(REDRAWS):
             trial = self.trial(session, draw())
-            if not deviates(trial):
+            kept = by_moments and explaining.keeps_second_moments(trial.course, trial.state)
+            if promised(trial) and not kept:
                 followed.append(trial)
                 return None
             if explaining.is_steady(trial.course):
