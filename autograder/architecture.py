@@ -21,11 +21,13 @@ from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
 from autograder.specs import Spec
 from autograder.submission import Session
-from autograder.worker.wire import Graph, Handle
+from autograder.worker.wire import Graph, Handle, Ref
 
 SIZES = st.tuples(
     st.integers(1, 150).filter(lambda nz: nz != USUAL_NZ), st.integers(1, 9), st.booleans()
 )
+
+HALF = 37  # of a large batch; together more than 64
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,14 @@ class Architecture:
         return {**told, "input": x} if isinstance(told, dict) else {"input": x}
 
     def confirmed(
-        self, session: Session, draws: Draws, training: bool
+        self, session: Session, draws: Draws, training: bool, nz_range: tuple[int, int] = (2, 60)
     ) -> tuple[Network, Confirmed]:
         """The network that the student's is, confirmed on fresh inputs; raises `Wrong`.
 
         It has the weights that the student's had when it was made. The student's has others now,
         drawn by the host.
         """
-        nz, batch = self._working_size(session, draws)
+        nz, batch = self._working_size(session, draws, *nz_range)
         module = self.make(session, nz)
         for warm in (True, False):  # lazy layers take form; running statistics move
             session.ask("mode", module, warm)
@@ -254,9 +256,14 @@ class Architecture:
             return Wrong(f"{text} No gradient leads back.", "detached-gradient")
         return Wrong(f"`{self.name}` could not be followed layer by layer: {error.reason}.")
 
-    def _working_size(self, session: Session, draws: Draws) -> tuple[int, int]:
-        """An nz and a batch size at which the network runs: any, if it keeps its promise."""
-        sizes = [(draws.integer(2, 60), draws.integer(2, 8))]
+    def _working_size(
+        self, session: Session, draws: Draws, low: int = 2, high: int = 60
+    ) -> tuple[int, int]:
+        """An nz and a batch size at which the network runs: any, if it keeps its promise.
+
+        low, high: the bounds of the nz that is tried first.
+        """
+        sizes = [(draws.integer(low, high), draws.integer(2, 8))]
         last: Unchecked | None = None
         for nz, batch in itertools.chain(sizes, self._other_sizes(session, draws)):
             try:
@@ -280,7 +287,7 @@ class Architecture:
 
     def check_weights(self, session: Session, draws: Draws) -> None:
         """Convolutions and linear layers; raises `Wrong`."""
-        network, made = self.confirmed(session, draws, training=False)
+        network, made = self.confirmed(session, draws, training=False, nz_range=(65, 110))
         x = self.inputs(draws, made.nz, made.batch)
         try:
             specs.compare_weights(layers.blocks(referee.read(network, x))[1], self.spec)
@@ -290,19 +297,30 @@ class Architecture:
                     raise self._unconfirmed({}, fault) from fault
                 raise
         if x.dim() == 2:
-            self._check_latents(made, x)
+            self._check_latents(session, draws, made)
 
-    def _check_latents(self, made: Confirmed, x: Tensor) -> None:
+    def _check_latents(self, session: Session, draws: Draws, made: Confirmed) -> None:
         """Every number of a latent counts, if any does."""
+        place = self._unread(draws, made)
+        if place is None:
+            return
+        _, small = self.confirmed(session, draws, training=False, nz_range=(2, 9))
+        slug = "wrong-channels" if self._unread(draws, small) is not None else "hard-coded-nz"
+        text = f"Number {place + 1} of the {made.nz} of a latent is not read."
+        raise Wrong(f"{text} The linear layer should take all of them.", slug)
+
+    def _unread(self, draws: Draws, made: Confirmed) -> int | None:
+        """The place of a number of the latents that changes nothing, though others do."""
+        x = self.inputs(draws, made.nz, made.batch)
         seen = referee.run(made.network, x)
         if torch.equal(referee.run(made.network, x + 1), seen):
-            return
+            return None
         for place in (0, made.nz // 2, made.nz - 1):
             other = x.clone()
             other[:, place] += 1
             if torch.equal(referee.run(made.network, other), seen):
-                text = f"Number {place + 1} of the {made.nz} of a latent is not read."
-                raise Wrong(f"{text} The linear layer should take all of them.", "wrong-channels")
+                return place
+        return None
 
     def _by_effect(self, made: Confirmed, x: Tensor) -> tuple[list[Layer], list[Block]] | None:
         """The network read by what its operations do, if its weights are as specified then."""
@@ -342,6 +360,8 @@ class Architecture:
         if not training:
             self._check_single(session, draws, made)
             self._check_gradient(session, draws, made)
+        else:
+            self._check_halves(session, draws, made)
 
     def _check_reading(
         self,
@@ -406,6 +426,20 @@ class Architecture:
             text = f"`{self.name}` answers otherwise when it is given a single row."
             raise Wrong(text, "hard-coded-batch")
 
+    def _check_halves(self, session: Session, draws: Draws, made: Confirmed) -> None:
+        """A large batch of the same twice: what belongs to a batch is the same for both halves."""
+        half = self.inputs(draws, made.nz, HALF)
+        session.ask("mode", made.module, True)
+        try:
+            answer = session.call(made.module, torch.cat([half, half]))
+        except Raised:
+            return  # as above
+        if not isinstance(answer, Tensor) or len(answer) != 2 * HALF:
+            return
+        if not networks.agree(answer[:HALF], answer[HALF:]):
+            text = f"In train mode `{self.name}` treats the images of a large batch differently:"
+            raise Wrong(f"{text} the whole batch belongs together.", "hard-coded-batch")
+
     def _check_gradient(self, session: Session, draws: Draws, made: Confirmed) -> None:
         x = self.inputs(draws, made.nz, made.batch)
         weights = draws.normal(*self._output_shape(made.network, x))
@@ -420,6 +454,13 @@ class Architecture:
                     f"The gradient does not reach every weight of `{self.name}`.",
                     "detached-gradient",
                 )
+        if x.dim() == 2:  # an encoder gives it what has to learn
+            leaves = session.hold("leaves", [x])
+            answer, _ = session.keep_call(made.module, Ref(leaves, (0,)))
+            (back,) = session.gradients(Ref(answer), [Ref(leaves, (0,))])
+            if back is None or not bool(back.any()):
+                text = "No gradient leads back to the latents, so an encoder could not learn."
+                raise Wrong(text, "detached-gradient")
 
     @staticmethod
     def _output_shape(network: Network, x: Tensor) -> tuple[int, ...]:

@@ -180,7 +180,7 @@ class _Reader:
         first, last = self.path[start], self.path[end]
         operation = self.operations[last]
         if start == end and operation.name in BATCH_NORMS | OTHER_NORMS:
-            self.found.append(norm_layer(operation))
+            self.found.append(norm_layer(operation, self.network.values))
             return True
         for norm in self.norms:
             if norm.first <= first <= norm.last:

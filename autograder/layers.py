@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,6 @@ from autograder.networks import (
 )
 from autograder.norms import spelt_out
 
-STILL = 1e-4  # a momentum below it leaves the running statistics of a batch norm where they are
 _ELEMENTWISE = POINTWISE | MASKED
 _REDUCTIONS = ("mean", "sum", "amax", "max", "avg_pool2d", "max_pool2d_with_indices")
 
@@ -202,7 +201,7 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
             return [Layer("product", name=name)]
         return [Layer("linear", channels=shape[-1] if shape else 0, bias=name != "mm")]
     if name in BATCH_NORMS | OTHER_NORMS:
-        return [norm_layer(operation)]
+        return [norm_layer(operation, network.values)]
     if name in ("_softmax", "_log_softmax"):
         return [Layer("activation", name=name.strip("_").replace("_", " "))]
     if (crop := reads_as_crop(operation)) is not None:
@@ -227,8 +226,11 @@ def reads_as_crop(operation: Operation) -> Layer | None:
     return Layer("crop", resolution=shape[2:] if crops else ())
 
 
-def norm_layer(operation: Operation) -> Layer:
-    """A batch norm, or the instance norm that torch makes of one; or one of another kind."""
+def norm_layer(operation: Operation, values: Mapping[int, Tensor]) -> Layer:
+    """A batch norm, or the instance norm that torch makes of one; or one of another kind.
+
+    values: of weights and statistics, by number.
+    """
     shape = _shape(operation.out)
     if operation.name in OTHER_NORMS:
         kind = operation.name.removeprefix("native_").replace("_", " ")
@@ -241,15 +243,15 @@ def norm_layer(operation: Operation) -> Layer:
     if training is None:
         training = next((a for a in operation.args[3:6] if isinstance(a, bool)), False)
     channels = shape[1] if len(shape) > 1 else 0
-    place = 5 if operation.name == "_batch_norm_with_update" else 6
-    momentum = next(iter(operation.args[place : place + 1]), None)
-    still = isinstance(momentum, float) and momentum < STILL
-    still = still and bool(tensors_of(operation.args[3:5]))
-    return batch_norm(channels, ("still" if still else "batch") if training else "running")
+    if training:
+        return batch_norm(channels, "batch")
+    mean, var = ([values[n] for n in tensors_of([a]) if n in values] for a in operation.args[3:5])
+    moved = any(bool(m.any()) for m in mean) or any(bool((v != 1).any()) for v in var)
+    return batch_norm(channels, "running" if moved or not mean else "still")
 
 
 def batch_norm(channels: int, statistics: str) -> Layer:
-    """A batch norm; statistics: batch, running, or still: batch, and the running ones stay."""
+    """A batch norm; statistics: batch, running, or still: running ones that are as at first."""
     return Layer("norm", channels, name="batch norm", statistics=statistics)
 
 

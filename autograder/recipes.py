@@ -192,6 +192,7 @@ EPOCHS: dict[str, Callable[[int], int]] = {
     "one": lambda n: 1,
     "none": lambda n: 0,
     "twice": lambda n: 2 * n,
+    "ten times": lambda n: 10 * n,
     "as many steps": lambda n: n,
     "at most two": lambda n: min(n, 2),
     **{str(k): functools.partial(_fixed, k) for k in (2, 3, 5, 10, 20)},

@@ -168,9 +168,8 @@ def _compare_statistics(block: Block, row: Spec, training: bool) -> None:
     expected = "batch" if training else "running"
     for norm in block.after:
         if norm.statistics == "still":
-            text = f"the batch norm after {row} never moves its running statistics (momentum 0):"
-            text = f"{text} in eval mode, which uses them, it does not normalise."
-            raise Wrong(text, "mode-dependent")
+            text = f"the running statistics of the batch norm after {row} are those of the start,"
+            raise Wrong(f"{text} though it was given batches to learn from.", "mode-dependent")
         if norm.statistics and norm.statistics != expected:
             text = f"The batch norm after {row} should use {expected} statistics in this mode."
             raise Wrong(text, "mode-dependent")

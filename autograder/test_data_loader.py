@@ -118,6 +118,8 @@ def test_batches(session: Session, draws: Draws) -> None:
     if sampled is not None and _are_odd([len(batch) for batch in sampled], batch_size):
         text = "With worker processes the batches are of another size than asked for."
         raise Wrong(text, "wrong-batch-size")
+    if sampled is not None and sum(map(len, sampled)) < size:
+        raise Wrong("With worker processes some examples are left out.", "drops-data")
 
 
 def _check_length(session: Session, draws: Draws) -> None:

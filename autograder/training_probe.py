@@ -310,10 +310,7 @@ class Trainer:
 
         Those that do are added to `followed`.
         """
-        draws_of = [replay.draw_dark, replay.draw_dull, replay.draw_long]
-        if self.kind == "TinyAutoEncoder":  # those of the other are steep anyway
-            draws_of.insert(0, replay.draw_steep)
-        for draw in draws_of:
+        for draw in (replay.draw_steep, replay.draw_dark, replay.draw_dull, replay.draw_long):
             course = functools.partial(draw, draws, self.kind, terms)
             found = self._deviating(session, course, draw is replay.draw_long, followed)
             if found is not None:

@@ -196,6 +196,7 @@ def seen_by(session: Session, part: Handle) -> list[Tensor]:
     return [plain(z) for z in listed if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
 
 
+MANY = (66, 79)  # images of which the noise is looked at: more than a usual batch
 LARGEST_SEEN = 1_000_000  # numbers; what the checks ask for has some 5,000
 CORRELATION = 0.3  # least, of images with what the decoder gave; unrelated ones stay below
 
@@ -549,7 +550,7 @@ def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits
 
 def _follows_images(session: Session, draws: Draws, sizes: Sizes) -> bool:
     """Whether the q of a class with heads is a function of the encoder's codes, in every column."""
-    nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, 48, 63)
+    nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, *MANY)
     model, code = Model(session, nz, 1.0, heads=True), draw_code(draws, batch, nz)
     first, second = (model.forward(code) for _ in range(2))
     leaves = [Ref(first.codes, (i,)) for i in range(*first.coded)]
@@ -615,7 +616,7 @@ def evidence(
     """Calls of forward on large batches, all of one size; some 10,000 latent numbers."""
     sizes = habits.sizes or Sizes()
     nz = sizes.draw_nz(draws, 24, 48)
-    batch = sizes.draw_batch(draws, 48, 63)
+    batch = sizes.draw_batch(draws, *MANY)
     model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
