@@ -59,17 +59,20 @@ def _check_constructor(session: Session, nz: int, beta: float) -> None:
     for made, expected in ((session.call(kind, nz, beta), beta), (session.call(kind, nz), 1.0)):
         if not isinstance(made, Handle):
             raise Wrong("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
-        beta_seen = session.attribute(made, "beta")
-        seen = number(beta_seen)
-        if seen is None or not abs(seen - expected) <= 1e-6 * max(1.0, expected):
-            raise Wrong(
-                f"`VAE` made with beta = {expected:g} has `.beta` = {seen}.", "beta-ignored"
-            )
-        if isinstance(beta_seen, Graph):
-            text = "`.beta` is trained with the weights; it should stay as asked."
-            raise Wrong(text, "beta-ignored")
+        _check_beta(session, made, expected)
         for name, width in (("encoder", 2 * nz), ("decoder", nz)):
             _check_part(session, made, name, width)
+
+
+def _check_beta(session: Session, made: Handle, expected: float, when: str = "") -> None:
+    beta_seen = session.attribute(made, "beta")
+    seen = number(beta_seen)
+    if seen is None or not abs(seen - expected) <= 1e-6 * max(1.0, expected):
+        text = f"`VAE` made with beta = {expected:g} has `.beta` = {seen}{when}."
+        raise Wrong(text, "beta-ignored")
+    if isinstance(beta_seen, Graph):
+        text = "`.beta` is trained with the weights; it should stay as asked."
+        raise Wrong(text, "beta-ignored")
 
 
 def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
@@ -97,6 +100,7 @@ def _check_call(
     call = model.forward(draw_code(draws, batch, nz))
     _check_output(call, nz, batch)
     _check_mode(session, model, training)
+    _check_beta(session, model.handle, beta, " after a call")
 
 
 def _check_mode(session: Session, model: Model, training: bool) -> None:
