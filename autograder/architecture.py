@@ -434,7 +434,7 @@ class Architecture:
             answer = session.call(made.module, torch.cat([half, half]))
         except Raised:
             return  # as above
-        if not isinstance(answer, Tensor) or len(answer) != 2 * HALF:
+        if not isinstance(answer, Tensor) or answer.shape[:1] != (2 * HALF,):
             return
         if not networks.agree(answer[:HALF], answer[HALF:]):
             text = f"In train mode `{self.name}` treats the images of a large batch differently:"

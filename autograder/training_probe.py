@@ -471,7 +471,7 @@ def notes_of(told: Any) -> tuple[Note, ...]:
     return tuple(
         Note(bool(row[0]), bool(row[1]), row[3:].double(), float(row[2]))
         for row in rows
-        if isinstance(row, Tensor) and tuple(row.shape) == size
+        if isinstance(row, Tensor) and row.is_floating_point() and tuple(row.shape) == size
     )
 
 

@@ -76,7 +76,8 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
             text = f"Expected Adam with its defaults; the weights move as {name} does."
             raise Wrong(text, "wrong-optimizer")
         sizes = sizes_written(session, trainer.name)
-        for size in [*sizes, *(replay.LARGE // size * size for size in sizes)]:
+        whole = (replay.LARGE // size * size for size in sizes if size <= replay.LARGE)
+        for size in [*sizes, *whole]:
             if explaining.uses_first_rows(findings.late.course, findings.late.state, size):
                 text = f"Of every batch, the training uses the first {size} images only."
                 raise Wrong(text, "drops-data")

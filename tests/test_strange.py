@@ -13,6 +13,7 @@ from autograder.notebook import Notebook
 from autograder.run import Run, perform
 from autograder.submission import Submission
 from tests import corpus
+from tests.grading import grade
 
 VALUES = [
     "None", "True", "'text'", "b'bytes'", "3", "1e400", "float('nan')", "10**500", "object()", "[]",
@@ -89,3 +90,23 @@ def test_what_is_returned_may_be_anything(place: str) -> None:
         made = graded(f"_offset = {offset}\n{edit}", PLACES[place])
         assert not made.faults, [f.message for f in made.faults]
         assert made.score(BY_ID[PLACES[place]]) < BY_ID[PLACES[place]].points
+
+
+@pytest.mark.parametrize("value", ["h.sum()", "h[:0]", "None", "torch.ones(74, dtype=torch.bool)"])
+def test_a_large_batch_may_be_answered_with_anything(value: str) -> None:
+    source = corpus.percent_source("perfect")
+    old = "        return self.up4(h)\n"
+    assert source.count(old) == 1
+    new = f"        return {value} if self.training and len(h) == 74 else self.up4(h)\n"
+    made = grade(corpus.as_notebook(source.replace(old, new)), tasks=("decoder",))
+    assert not made.faults
+
+
+@pytest.mark.parametrize("row", ["torch.full((259,), 1j)", "torch.ones(259).bool()", "'text'"])
+def test_what_a_model_noted_may_be_anything(row: str) -> None:
+    source = corpus.percent_source("perfect")
+    old = "    return losses\n"
+    assert source.count(old) == 1
+    source = source.replace(old, f"    model.noted = [{row}]\n    return losses\n")
+    made = grade(corpus.as_notebook(source), tasks=("ae-training",))
+    assert not made.faults
