@@ -94,7 +94,7 @@ class Attack:
     """A hostile cell, and what its task deserves.
 
     says: a pattern that a message of the task must hold. marks: whether the code is known to
-    have run by its mark; else by what is said. honest: a task that keeps full marks; none where
+    have run by its mark, or because its worker broke off; else by what is said. honest: a task that keeps full marks; none where
     the attack is on the whole notebook.
     """
 
@@ -143,7 +143,11 @@ def notebook(cell: str) -> nbformat.NotebookNode:
 
 
 class Watched(Submission):
-    """A submission that is asked for its mark before it is closed for good."""
+    """A submission that is asked for its mark before it is closed for good.
+
+    A worker that breaks off takes its mark with it; that it did is a mark, too: nothing else in
+    the notebook ends a worker, or fails to end.
+    """
 
     marked, busy = False, False
 
@@ -157,7 +161,7 @@ class Watched(Submission):
         super().close()
 
     def _lost(self, reason: str) -> Stopped:
-        before, self.busy = self.busy, True
+        before, self.busy, self.marked = self.busy, True, True
         try:
             return super()._lost(reason)
         finally:
