@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from autograder.recipes import (
     AE_CRITERIA,
@@ -185,6 +186,90 @@ def is_statistic(name: str) -> bool:
     return "running" in name or "num_batches" in name
 
 
+def explain_by_images(courses: list[Course], seen: list[State]) -> Recipe | None:
+    """The recipe of trainings whose inputs are each batch, but changed; of noted images."""
+    if not all(map(_resembles, courses)):
+        return None
+    found = [Recipe(inputs=NOTED, target=NOTED)]
+    if courses[0].kind == "TinyAutoEncoder":
+        found.insert(0, Recipe(inputs=NOTED))
+    found = [recipe for recipe in found if _fits(courses[0], seen[0], recipe)]
+    return next((r for r in _combined(found, []) if fits(courses, seen, r)), None)
+
+
+ALIKE = (
+    0.1  # the least correlation of an image with what was made of it, as with noise that is large
+)
+
+
+def _resembles(course: Course) -> bool:
+    """Whether inputs and targets noted for every step are made of the images of its batch."""
+    count = len(course.batches)
+    if len(course.given) != count * course.epochs:
+        return False
+    known = _centred(course.images)
+    for i, pair in enumerate(course.given):
+        first = i % count * course.batch_size
+        size = len(course.batches[i % count])
+        for images in pair:
+            if len(images) != size:
+                return False
+            best, where = (_centred(images) @ known.T).max(1)
+            if not bool(((best > ALIKE) & (where >= first) & (where < first + size)).all()):
+                return False
+    return True
+
+
+def _centred(images: Tensor) -> Tensor:
+    """Rows of pixels of mean 0 and length 1."""
+    rows = images.flatten(1) - images.flatten(1).mean(1, keepdim=True)
+    return nn.functional.normalize(rows)
+
+
+def steps_down(course: Course, seen: State) -> bool:
+    """Whether a first step went down the gradient of the promised loss, but not as far as Adam.
+
+    Signs are compared where gradients are a hundredth of the weight's largest one, or more; sizes
+    where Adam's would be the rate.
+    """
+    sizes, moved = [], []
+    for name, gradient in _gradients(course).items():
+        step = seen[name] - course.state[name]
+        large = gradient.abs() > 0.01 * gradient.abs().max()
+        if float((step * gradient > 0)[large].double().mean()) > 0.02:
+            return False
+        moved.append((step != 0)[large])
+        step = step[large & (gradient.abs() > 100 * EPSILON)]
+        sizes.append(float((step.abs() / course.rate).median()) if len(step) else 1.0)
+    most = bool(torch.cat(moved).double().mean() > 0.5)
+    return most and any(abs(size - 1) > 0.02 for size in sizes)
+
+
+def parts_at_other_rates(course: Course, seen: State) -> bool:
+    """Whether every weight moved as promised, times a factor of its own."""
+    for name in _gradients(course):
+        step = (seen[name] - course.state[name]).double()
+        expected = (course.promised.state[name] - course.state[name]).double()
+        factor = float((step * expected).sum() / expected.square().sum().clamp(min=1e-30))
+        if factor < 1e-3 or float((step - factor * expected).norm()) > 0.01 * float(step.norm()):
+            return False
+    return True
+
+
+def gradient_norm(course: Course) -> float:
+    """The Euclidean norm of all gradients of the promised loss at the first step."""
+    return float(torch.cat([g.flatten() for g in _gradients(course).values()]).norm())
+
+
+def _gradients(course: Course) -> State:
+    """The gradients of the promised loss at the first step, by weight."""
+    model = course.model()
+    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
+    x = course.batches[0]
+    loss_of_batch(course, model, x, x, Recipe(), losses).backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
 def steps_as_adam(course: Course, seen: State) -> bool:
     """Whether the weights moved as after a first step of Adam, down whatever gradient.
 
@@ -249,7 +334,7 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [Recipe(frozen=_frozen(course, seen))]
     singles += [_part_rates(course, seen)]
     singles += [Recipe(rate=_rate_factor(course, seen))]
-    factor = _scale_factor(course, seen)
+    factor = scale_factor(course, seen)
     singles += [Recipe(scale=factor), Recipe(per_row=factor / len(course.batches[0]))]
     if course.told and all(told.options.get("eps") == EPSILON for told in course.told):
         # a larger one looks like a smaller loss: the optimiser's own word tells them apart
@@ -335,20 +420,17 @@ def _ratios(course: Course, seen: State) -> list[float]:
     return ratios
 
 
-def _scale_factor(course: Course, seen: State) -> float:
-    """The factor on the promised loss that would give the seen first step of the faint weights.
+def scale_factor(course: Course, seen: State) -> float:
+    """The factor on the promised loss that would give the seen first step of Adam.
 
     Adam's first step is rate * g / (|g| + eps), which tells the size of g where g is near eps.
     """
-    name = "decoder.1.shift"
-    model = course.model()
-    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    x = course.batches[0]
-    loss_of_batch(course, model, x, x, Recipe(), losses).backward()
-    gradient = model.get_parameter(name).grad.double()
-    step = (course.state[name] - seen.get(name, course.state[name])).double() / course.rate
-    if step.shape != gradient.shape:
+    gradients = _gradients(course)
+    steps = {n: (course.state[n] - seen.get(n, course.state[n])).double() for n in gradients}
+    if any(steps[name].shape != gradient.shape for name, gradient in gradients.items()):
         return 1.0
+    step = torch.cat([steps[name].flatten() for name in gradients]) / course.rate
+    gradient = torch.cat([gradients[name].flatten() for name in gradients]).double()
     share = step / gradient.sign()
     told = (share > 0.02) & (share < 0.98) & (gradient.abs() > 0)
     if not bool(told.any()):

@@ -147,10 +147,7 @@ def total_gradient(
     q = torch.cat([draws.normal(batch, nz), 0.7 * draws.normal(batch, nz)], 1)
     x, rec = draws.images(batch), draws.images(batch)
     leaves = session.hold("leaves", [q, rec])
-    outputs = {
-        "rec": Ref(leaves, (1,)),
-        "q": Ref(leaves, (0,)),
-    }
+    outputs = {"q": Ref(leaves, (0,)), "rec": Ref(leaves, (1,))}
     method = session.handle(model.handle, "loss")
     handle, result = session.keep_call(method, x, outputs)
     values = read_terms(result, TOTAL)

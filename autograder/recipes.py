@@ -177,7 +177,7 @@ TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
         .expand_as(x)
     ),
 }
-# of these, what the model may be run on, too
+# of these, what the model may be run on, too; a course that notes what was given knows others
 INPUTS = ("inverted input", "rescaled input", "rounded input", "normalised input")
 
 

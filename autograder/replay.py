@@ -85,7 +85,7 @@ class Course:
     """One draw: the model's first weights, the batches and the arguments of the call.
 
     notes: of the student's training, one for every backward pass, and one of the end. told: the
-    optimiser of it.
+    optimiser of it. given: inputs and targets of its backward passes, where they were noted.
     """
 
     kind: str  # TinyAutoEncoder or TinyVariational
@@ -98,6 +98,7 @@ class Course:
     terms: Terms = field(default_factory=Terms)
     notes: tuple[Note, ...] = ()
     told: tuple[Told, ...] = ()
+    given: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @functools.cached_property
     def promised(self) -> Trained:
@@ -322,11 +323,11 @@ def train(
                 model.zero_grad()
             if recipe.mode == NOTED:
                 model.train(note is None or note.training)
-            target = TARGETS[recipe.target](x, batches, i)
+            given, target = _images(course, recipe, x, i, len(losses["total"]))
             beta = course.beta * grown
             if recipe.warm == NOTED and note is not None:
                 beta = note.beta
-            loss = loss_of_batch(course, model, x, target, recipe, losses, beta)
+            loss = loss_of_batch(course, model, x, target, recipe, losses, beta, given)
             loss.backward()
             pending = True
             if _steps_now(course, recipe, i, len(chosen), len(losses["total"])):
@@ -418,6 +419,18 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
     return batches[::-1] if which == "reversed" else batches
 
 
+def _images(
+    course: Course, recipe: Recipe, x: Tensor, index: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """Input and target of batch `index` of a pass, after `count` steps."""
+    noted = course.given[count] if NOTED in (recipe.inputs, recipe.target) else (x, x)
+    kinds = {**TARGETS, "batch": TARGETS["input"]}
+    return (
+        noted[0] if recipe.inputs == NOTED else kinds[recipe.inputs](x, [], 0),
+        noted[1] if recipe.target == NOTED else TARGETS[recipe.target](x, course.batches, index),
+    )
+
+
 def _rows(x: Tensor, which: str) -> Tensor:
     """The rows of a batch that are used; a number stands for as many of the first ones."""
     return first_rows(int(which), x) if which.isdigit() else ROWS[which](x)
@@ -444,10 +457,11 @@ def loss_of_batch(
     recipe: Recipe,
     losses: dict[str, list[float]],
     beta: float | None = None,
+    given: Tensor | None = None,
 ) -> Tensor:
+    """What is minimised on a batch x; its terms are added to `losses`. given: the model's input."""
     weight = course.beta if beta is None else beta
-    given = x if recipe.inputs == "batch" else TARGETS[recipe.inputs](x, [], 0)
-    outputs = model(given)
+    outputs = model(x if given is None else given)
     scale = recipe.scale * (recipe.per_row * len(x) if recipe.per_row else 1.0)
     if course.kind == "TinyAutoEncoder":
         if recipe.target == "own output":

@@ -372,8 +372,7 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
     for cell in definitions.broken:
         if name in cell.get("names", ()):
             return Unchecked(
-                f"`{name}` is not defined, because cell {cell.get('cell')} does not parse: "
-                f"{cell.get('message')}.",
+                f"`{name}` is not defined, because cell {cell.get('cell')} {cell.get('message')}.",
                 "not-defined",
             )
     return NotAttempted(f"`{name}` is not defined yet.", "not-defined")

@@ -84,6 +84,9 @@ def _check_part(session: Session, made: Handle, name: str, width: int) -> None:
         except Raised:
             seen = None
     seen = number(seen)
+    if seen is None and reads_model(session):
+        text = f"`.{name}` should be a new `{name.capitalize()}`, not one of the notebook's models."
+        raise Wrong(text, "uses-global-model")
     if seen != width:
         text = f"`.{name}` should be `{name.capitalize()}` made for {width} numbers"
         raise Wrong(
@@ -156,10 +159,12 @@ def _explain_sizes(
 
     if error.misconception in ("beta-ignored", "out-of-memory"):
         return error
-    if isinstance(error, Raised) and error.misconception is None and reads_model(session):
+    sizes = try_sizes(session, draws, works)
+    variable = None if sizes is None else sizes.variable
+    unnamed = isinstance(error, Raised) and error.misconception is None
+    if unnamed and variable is None and reads_model(session):
         text = f"{error.message} The class uses a model of the notebook, not its own parts."
         return Unchecked(text, "uses-global-model")
-    sizes = try_sizes(session, draws, works)
     if sizes is None or sizes.any:
         return error
     if sizes.variable is not None:

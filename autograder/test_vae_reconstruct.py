@@ -120,6 +120,9 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
     if "sigma-first" in found.values():
         text = "`reconstruct` decodes log sigma; the mean is the first half of q."
         return Wrong(text, "wrong-latent")
+    if "other" in found.values() and reads_model(session):
+        text = "`reconstruct` decodes with a model of the notebook, not with its own parts."
+        return Wrong(text, "uses-global-model")
     if "other" in found.values():
         return Wrong(
             "`reconstruct` decodes something else than the posterior mean.", "wrong-latent"

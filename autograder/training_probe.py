@@ -149,9 +149,11 @@ class Trainer:
         function = session.read(self.name)
         return session.call(function, model, loader, course.epochs, course.rate, device)
 
-    def trial(self, session: Session, course: Course) -> Trial:
-        """Train by the student's function; raises `Unchecked`."""
+    def trial(self, session: Session, course: Course, images: bool = False) -> Trial:
+        """Train by the student's function; raises `Unchecked`. images: note what it is given."""
         model, loader = self._prepared(session, course)
+        if images:
+            session.ask("note_images", model)
         returned = self._train(session, model, loader, course, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
         if not isinstance(state, dict) or not _is_like(state, course.state):
@@ -161,6 +163,7 @@ class Trainer:
             course,
             notes=(*notes_of(session.attribute(model, "noted")), end),
             told=_told(session.attribute(model, "stepped")),
+            given=_given(session.attribute(model, "given"), course) if images else (),
         )
         drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
@@ -195,6 +198,7 @@ class Trainer:
         recipe = found.recipe
         if recipe is None:
             self._look_for_other_data(session, trials[0])
+            found = self._with_other_images(session, courses) or found
         if recipe is not None and _compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
@@ -268,6 +272,13 @@ class Trainer:
             text = f"`{self.name}` trains on other data than the loader that it is handed. It reads"
             slug = "stale-batch" if "tensor" in reads.values() else "hidden-global"
             raise Unchecked(f"{text} the notebook's `{names[0]}`.", slug)
+
+    def _with_other_images(self, session: Session, courses: list[Course]) -> Findings | None:
+        """Trials that what the model was given explains: each batch, but changed or noisy."""
+        trials = [self.trial(session, course, images=True) for course in courses]
+        courses, states = [t.course for t in trials], [t.state for t in trials]
+        recipe = explaining.explain_by_images(courses, states)
+        return Findings(trials, recipe) if recipe is not None else None
 
     def _explain(self, session: Session, trials: list[Trial]) -> Findings:
         """The recipe of the trials, or of trials with a variable of the notebook set."""
@@ -473,6 +484,18 @@ def notes_of(told: Any) -> tuple[Note, ...]:
         for row in rows
         if isinstance(row, Tensor) and row.is_floating_point() and tuple(row.shape) == size
     )
+
+
+def _given(rows: Any, course: Course) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Inputs and targets that the stand-in noted, as far as they have the form of batches."""
+    shape, found = course.images.shape[1:], []
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, list) or len(row) != 2:
+            return ()
+        if not all(isinstance(x, Tensor) and x.shape[1:] == shape for x in row):
+            return ()
+        found.append((row[0].float(), row[1].float()))
+    return tuple(found)
 
 
 def _told(rows: Any) -> tuple[Told, ...]:

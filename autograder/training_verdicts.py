@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from autograder import explaining, recipes, replay
 from autograder.draws import Draws
 from autograder.outcomes import Unchecked, Wrong
@@ -152,6 +154,9 @@ def _update_fault(
         return Wrong(f"{text} {how}.", slug)
     if aspect == "rows":
         return Wrong(f"Not the whole of every batch is used, but {value}.", slug)
+    if aspect == "inputs" and value == recipes.NOTED:
+        text = "The model is not given the batches as they are, but images made of them"
+        return Wrong(f"{text}: changed, or with noise.", slug)
     if aspect == "inputs":
         text = "as input and as target" if recipe.target == value else "as input"
         return Wrong(f"The batch should be used as it is; yours takes {value} {text}.", slug)
@@ -178,6 +183,8 @@ def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings
     recipe = explaining.explain([first.course], [first.state])
     if recipe is not None and recipe.deviations():
         aspect = recipe.deviations()[0]
+        if aspect in ("scale", "per_row"):
+            _check_factors(trainer, session, draws, first)
         if aspect in _UPDATE:
             raise _update_fault(trainer, session, findings, recipe, aspect, _UPDATE[aspect])
         slug = {**_STEPPING, "epochs": "wrong-epochs"}[aspect]
@@ -185,10 +192,32 @@ def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings
     if not explaining.same(first.course, trainer.trial(session, first.course).state, first.state):
         text = "Two trainings from the same start differ: inputs or targets are random."
         raise Wrong(text, "wrong-target")
+    once = len(first.course.notes) == 2  # one backward pass, as far as noted
+    if once and explaining.parts_at_other_rates(first.course, first.state):
+        text = "Some weights are trained at another rate than others; all should have the one"
+        raise Wrong(f"{text} asked for.", "wrong-learning-rate")
+    if once and explaining.steps_down(first.course, first.state):
+        text = "The first step goes down the gradient of the promised loss, but not as far as"
+        raise Wrong(f"{text} Adam's with its defaults.", "wrong-optimizer")
     if explaining.steps_as_adam(first.course, first.state):
         text = "The steps are Adam's, but what is minimised is not the promised loss."
         raise Wrong(text, "wrong-criterion")
     raise Wrong("The weights after one step are not those of Adam on the promised loss.")
+
+
+def _check_factors(trainer: Trainer, session: Session, draws: Draws, first: Trial) -> None:
+    """Gradients that are scaled by the same factor on another draw; raises `Wrong`."""
+    course = trainer.courses(draws, first.course.terms)[0]
+    trials = (first, trainer.trial(session, course))
+    one, other = (explaining.scale_factor(t.course, t.state) for t in trials)
+    if math.isclose(one, other, rel_tol=0.01):
+        return
+    norms = [explaining.gradient_norm(t.course) for t in trials]
+    if math.isclose(one * norms[0], other * norms[1], rel_tol=0.01):
+        text = f"Gradients are cut to a norm of {one * norms[0]:.2g}; steps should take them whole."
+        raise Wrong(text)
+    text = "What is minimised is the promised loss times another factor for every batch"
+    raise Wrong(f"{text}, like {one:.3g} and {other:.3g}.", "wrong-criterion")
 
 
 def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> None:

@@ -115,6 +115,16 @@ def test_a_statement_that_raises_costs_what_it_binds() -> None:
     assert outcome.errors["C"]["cell"] == 2
 
 
+def test_what_stands_below_a_raise_is_not_defined() -> None:
+    cells = ["def f(): return 1\nraise NotImplementedError\nclass C: pass", "def g(): return 2"]
+    notebook = definitions.read(cells, lambda cell, index: True)
+    assert notebook.broken[0]["names"] == ["C"]
+    assert "line 2" in notebook.broken[0]["message"]
+    assert value(*cells) == 1
+    assert "C" not in run(*cells).namespace
+    assert run(*cells, promised=("g",)).namespace["g"]() == 2
+
+
 def test_the_last_definition_counts_and_changes_to_it_too() -> None:
     cells = ["class C: x = 1", "class C: x = 2", "C.y = 3", "setattr(C, 'z', 4)"]
     made = run(*cells).namespace["C"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from autograder import explaining, losses, noise, recipes, replay
 from autograder.draws import Draws
 from autograder.losses import Case
 from autograder.recipes import Recipe
-from autograder.replay import Note, Terms, Told
+from autograder.replay import Note, State, Terms, Told
 from autograder.training_probe import notes_of
 from autograder.worker import standins
 
@@ -180,6 +181,71 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
         assert not explaining.same(seen, others, replay.train(seen, _noted(told)).state)
         assert not explaining.same(seen, state, seen.promised.state)
+
+
+CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "drawn from its pixels": torch.bernoulli,
+    "with noise": lambda x: x + torch.randn_like(x),
+    "with dark pixels left out": lambda x: x * (x > 0.3),
+}
+
+
+@pytest.mark.parametrize("kind", ["TinyAutoEncoder", "TinyVariational"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_images_are_told_by_what_is_noted_of_them(change: str, kind: str) -> None:
+    torch.manual_seed(7)
+    drawn, unlike = course(7, kind), course(8, kind)
+    model = drawn.model()
+    standins.note_images(model)
+    optimiser = torch.optim.Adam(model.parameters(), lr=drawn.rate)
+    for x in drawn.batches * drawn.epochs:
+        x = CHANGES[change](x)
+        found = model(x)
+        by_itself = kind == "TinyAutoEncoder"
+        loss = torch.nn.functional.mse_loss(found, x) if by_itself else model.loss(x, found)[0]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    seen = replace(drawn, given=tuple((x, target) for x, target in model.given))
+    state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    told = Recipe(inputs=recipes.NOTED, target=recipes.NOTED)
+    assert explaining.explain([drawn], [state]) is None
+    assert explaining.explain_by_images([seen], [state]) == told
+    # of other images, of one batch for all, or without the weights that follow, it says nothing
+    for others in (
+        seen.given[::-1],
+        seen.given[:1] * len(seen.given),
+        tuple((x, x) for x in unlike.batches * unlike.epochs),
+    ):
+        assert explaining.explain_by_images([replace(seen, given=others)], [state]) is None
+    assert explaining.explain_by_images([seen], [unlike.state]) is None
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_steps_down_the_gradient_are_told_from_another_loss(seed: int) -> None:
+    draws = Draws(seed, "first step")
+    first = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
+
+    def left(optimiser: torch.optim.Optimizer, model: torch.nn.Module, power: float) -> State:
+        x = first.batches[0]
+        (model(x) - x).abs().pow(power).mean().backward()
+        optimiser.step()
+        return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    model = first.model()
+    state = left(torch.optim.SGD(model.parameters(), 0.01), model, 2.0)
+    assert explaining.steps_down(first, state)
+    assert not explaining.parts_at_other_rates(first, state)
+    model = first.model()
+    groups = [{"params": [p], "lr": first.rate * (1 + p.dim())} for p in model.parameters()]
+    state = left(torch.optim.Adam(groups), model, 2.0)
+    assert explaining.parts_at_other_rates(first, state)
+    model = first.model()
+    state = left(torch.optim.Adam(model.parameters(), first.rate), model, 1.0)
+    assert not explaining.parts_at_other_rates(first, state)
+    assert not explaining.steps_down(first, state)
+    assert not explaining.steps_down(first, first.promised.state)
 
 
 @given(SEEDS)

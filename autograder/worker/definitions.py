@@ -71,7 +71,7 @@ class Notebook:
 
     sources: list[str] = field(default_factory=list)  # of every cell, in plain Python
     statements: list[Statement] = field(default_factory=list)
-    broken: list[dict[str, Any]] = field(default_factory=list)  # cells that do not parse
+    broken: list[dict[str, Any]] = field(default_factory=list)  # cells that are not run, or not all
 
 
 MAGICS = 500  # of a cell; a cell with more does not parse
@@ -137,24 +137,41 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
         notebook.sources[-1] = plain_python(source)
         try:
             tree = ast.parse(notebook.sources[-1], f"<cell {number + 1}>")
-            notebook.statements += list(_statements(number, tree))
+            statements = list(_statements(number, tree))
         except SyntaxError as error:
             message = f"{error.msg} (line {error.lineno})"
             notebook.broken.append(_broken(number, source, message, error.lineno or 0))
         except (ValueError, RecursionError, MemoryError) as error:
             notebook.broken.append(_broken(number, source, str(error) or "too complex", 0))
+        else:
+            ended = next((i for i, s in enumerate(statements) if _raises(s)), len(statements))
+            notebook.statements += statements[:ended]
+            names = {name for s in statements[ended:] for name in s.binds}
+            if names:
+                line = statements[ended].node.lineno
+                message = f"ends with the `raise` in line {line}, before that"
+                notebook.broken.append(_left_out(number, line, message, names))
     return notebook
+
+
+def _raises(statement: Statement) -> bool:
+    """Whether it ends its cell, whatever holds, as what stands in for work to be done."""
+    return isinstance(statement.node, ast.Raise)
 
 
 def _broken(cell: int, source: str, message: str, line: int) -> dict[str, Any]:
     names = re.findall(
         r"^[^\S\n]*(?:class|def)\s+(\w+)|^(\w+)[^\S\n]*(?::[^=\n]*)?=", source, re.MULTILINE
     )
+    return _left_out(cell, line, f"does not parse: {message}", {a or b for a, b in names})
+
+
+def _left_out(cell: int, line: int, message: str, names: set[str]) -> dict[str, Any]:
     return {
         "cell": cell + 1,
         "line": line,
         "message": message[:300],
-        "names": sorted({a or b for a, b in names})[:100],
+        "names": sorted(names)[:100],
     }
 
 

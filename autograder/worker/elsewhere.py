@@ -62,6 +62,12 @@ class Elsewhere(torch.Tensor):
         return found if moves else tree_map(_closed, found)
 
 
+class Away(torch.nn.Parameter):
+    """A parameter on a device without memory, that answers whoever asks for CUDA as one there."""
+
+    is_cuda = True
+
+
 class Undrawn(TorchFunctionMode):
     """Draws nothing on a device without memory: torch imports half of its compiler to do so."""
 

@@ -39,8 +39,8 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
     value = namespace[name]
     if isinstance(value, bool | int | float):
         return value
-    if isinstance(value, torch.nn.Module):
-        return "module"
+    if isinstance(value, torch.nn.Module) and any(True for _ in value.parameters()):
+        return "module"  # a loss or an activation is another function
     if isinstance(value, torch.Tensor):
         return "tensor"
     if isinstance(value, absent.Absent):

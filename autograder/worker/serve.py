@@ -177,6 +177,7 @@ class Session:
                 p.grad is None or not p.grad.any() for p in module.parameters()
             ),
             "note_steps": self.note_steps,
+            "note_images": standins.note_images,
             "mode": lambda module, training: module.train(training) and None,
             "iterate": self.iterate,
             "reads": self.reads,
@@ -235,6 +236,9 @@ class Session:
 
         self.open_until_end.enter_context(elsewhere.Undrawn())
         module.to("meta")
+        for part in module.modules():
+            for name, value in part.named_parameters(recurse=False):
+                setattr(part, name, elsewhere.Away(value, value.requires_grad))
         if "device" in self.namespace:
             self.namespace["device"] = torch.device("meta")
 

@@ -166,6 +166,35 @@ def note_steps(model: Any) -> RemovableHandle:
     return register_optimizer_step_pre_hook(note)
 
 
+def note_images(model: Any) -> None:
+    """Note in `model.given` what a model is given at every backward pass: input and target.
+
+    Of an auto-encoder's targets nothing is known; its input stands for both.
+    """
+    held = weakref.ref(model)
+    model.given = []
+    last: list[Tensor] = []
+
+    def enter(_: Any, args: tuple[Any, ...]) -> None:
+        last[:] = [x.detach().clone() for x in args[:1] if isinstance(x, Tensor)] * 2
+
+    def compare(x: Any, outputs: Any) -> Any:
+        found: Any = held()
+        target = outputs if found.swapped and isinstance(x, dict) else x
+        last[1:] = [target.detach().clone()] if isinstance(target, Tensor) else []
+        return type(found).loss(found, x, outputs)
+
+    def note(_: Tensor) -> None:
+        found = held()
+        if found is not None and len(found.given) < CHANGES:
+            found.given.append(list(last))
+
+    model.register_forward_pre_hook(enter)
+    if isinstance(model, TinyVariational):
+        model.loss = compare  # type: ignore[method-assign]
+    next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
+
+
 def sample(weight: Tensor) -> Tensor:
     """The weights that are noted; weight: the first one of the decoder."""
     return weight.flatten()[:SAMPLE]
