@@ -194,7 +194,8 @@ def explain_by_images(courses: list[Course], seen: list[State]) -> Recipe | None
     if courses[0].kind == "TinyAutoEncoder":
         found.insert(0, Recipe(inputs=NOTED))
     found = [recipe for recipe in found if _fits(courses[0], seen[0], recipe)]
-    return next((r for r in _combined(found, []) if fits(courses, seen, r)), None)
+    further = _extended(found, 1)
+    return next((r for r in (*found, *further) if fits(courses, seen, r)), None)
 
 
 ALIKE = (
