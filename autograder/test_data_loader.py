@@ -12,6 +12,7 @@ from torch import Tensor
 from autograder.checks import check
 from autograder.compare import described
 from autograder.draws import Draws
+from autograder.loss_series import number
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import numbers_read
 from autograder.submission import Session
@@ -227,7 +228,7 @@ def _check_with_workers(session: Session, draws: Draws) -> None:
 
 
 def _sampled(session: Session, size: int, batch_size: int, workers: int) -> list[list[int]] | None:
-    """The batches of indices that a DataLoader draws for its workers; None of other iterables."""
+    """The batches of indices that a DataLoader draws for its workers; None if not known."""
     make = session.read("make_data_loader")
     try:
         loader = session.call(make, session.make("Numbered", size), batch_size, workers)
@@ -236,7 +237,19 @@ def _sampled(session: Session, size: int, batch_size: int, workers: int) -> list
         raise
     except Unchecked:
         return None
-    return [batch for batch in batches if isinstance(batch, list)]
+    found = [_whole_numbers(batch, 3 * size) for batch in batches]
+    return None if None in found else [batch for batch in found if batch is not None]
+
+
+def _whole_numbers(batch: Any, most: int) -> list[int] | None:
+    """The numbers of a batch, a sequence or a tensor of them; None where it is something else."""
+    if isinstance(batch, Tensor):
+        batch = list(batch.flatten()) if batch.numel() <= most else None
+    if not isinstance(batch, list | tuple) or len(batch) > most:
+        return None
+    numbers = [number(i) for i in batch]
+    whole = [int(n) for n in numbers if n is not None and n.is_integer()]
+    return whole if len(whole) == len(batch) else None
 
 
 def _rank_correlation(order: list[int]) -> float:
