@@ -63,9 +63,18 @@ class Elsewhere(torch.Tensor):
 
 
 class Away(torch.nn.Parameter):
-    """A parameter on a device without memory, that answers whoever asks for CUDA as one there."""
+    """A parameter on a device without memory, that says that it is on a GPU.
+
+    Whoever asks it where to draw is then refused by CUDA, which is not here, or follows it to the
+    device without memory; who does not ask is left with tensors on the CPU.
+    """
 
     is_cuda = True
+    device = torch.device("cuda", 0)
+
+    def get_device(self) -> int:
+        """The number of the GPU."""
+        return 0
 
 
 class Undrawn(TorchFunctionMode):

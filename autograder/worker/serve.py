@@ -231,7 +231,7 @@ class Session:
         return made
 
     def leave(self, module: torch.nn.Module) -> None:
-        """Put a module, and the notebook's `device`, on a device without memory."""
+        """Put a module where there is no memory, as if it and the notebook's `device` were CUDA."""
         import elsewhere
 
         self.open_until_end.enter_context(elsewhere.Undrawn())
@@ -240,7 +240,8 @@ class Session:
             for name, value in part.named_parameters(recurse=False):
                 setattr(part, name, elsewhere.Away(value, value.requires_grad))
         if "device" in self.namespace:
-            self.namespace["device"] = torch.device("meta")
+            text = isinstance(self.namespace["device"], str)
+            self.namespace["device"] = "cuda" if text else elsewhere.Away.device
 
     def move(self, module: torch.nn.Module, device: str) -> None:
         """Put a module, and the notebook's `device`, on a device; on a GPU within bounds."""
