@@ -94,8 +94,8 @@ class Attack:
     """A hostile cell, and what its task deserves.
 
     says: a pattern that a message of the task must hold. marks: whether the code is known to
-    have run by its mark, or because its worker broke off; else by what is said. honest: a task that keeps full marks; none where
-    the attack is on the whole notebook.
+    have run by its mark, or because its worker broke off; else by what is said. honest: a task
+    that keeps full marks; none where the attack is on the whole notebook.
     """
 
     family: str
@@ -161,7 +161,8 @@ class Watched(Submission):
         super().close()
 
     def _lost(self, reason: str) -> Stopped:
-        before, self.busy, self.marked = self.busy, True, True
+        before, self.busy = self.busy, True
+        self.marked |= not before  # that the mark cannot be asked for is none
         try:
             return super()._lost(reason)
         finally:
