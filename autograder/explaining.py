@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autograder import first_step
 from autograder.recipes import (
     AE_CRITERIA,
     AT_STEPS,
@@ -28,11 +29,10 @@ from autograder.recipes import (
     VAE_CRITERIA,
     Recipe,
 )
-from autograder.replay import RARE, Course, State, loss_of_batch, train
+from autograder.replay import RARE, Course, State, train
 from autograder.worker import standins
 
 TOLERANCE = 3e-3  # of how far a weight moved: rounding stays below a tenth of it
-EPSILON = 1e-8  # Adam's
 
 
 def _frozen(course: Course, seen: State) -> str:
@@ -198,9 +198,7 @@ def explain_by_images(courses: list[Course], seen: list[State]) -> Recipe | None
     return next((r for r in (*found, *further) if fits(courses, seen, r)), None)
 
 
-ALIKE = (
-    0.1  # the least correlation of an image with what was made of it, as with noise that is large
-)
+ALIKE = 0.1  # the least correlation of an image with what was made of it, by large noise, too
 
 
 def _resembles(course: Course) -> bool:
@@ -225,59 +223,6 @@ def _centred(images: Tensor) -> Tensor:
     """Rows of pixels of mean 0 and length 1."""
     rows = images.flatten(1) - images.flatten(1).mean(1, keepdim=True)
     return nn.functional.normalize(rows)
-
-
-def steps_down(course: Course, seen: State) -> bool:
-    """Whether a first step went down the gradient of the promised loss, but not as far as Adam.
-
-    Signs are compared where gradients are a hundredth of the weight's largest one, or more; sizes
-    where Adam's would be the rate.
-    """
-    sizes, moved = [], []
-    for name, gradient in _gradients(course).items():
-        step = seen[name] - course.state[name]
-        large = gradient.abs() > 0.01 * gradient.abs().max()
-        if float((step * gradient > 0)[large].double().mean()) > 0.02:
-            return False
-        moved.append((step != 0)[large])
-        step = step[large & (gradient.abs() > 100 * EPSILON)]
-        sizes.append(float((step.abs() / course.rate).median()) if len(step) else 1.0)
-    most = bool(torch.cat(moved).double().mean() > 0.5)
-    return most and any(abs(size - 1) > 0.02 for size in sizes)
-
-
-def parts_at_other_rates(course: Course, seen: State) -> bool:
-    """Whether every weight moved as promised, times a factor of its own."""
-    for name in _gradients(course):
-        step = (seen[name] - course.state[name]).double()
-        expected = (course.promised.state[name] - course.state[name]).double()
-        factor = float((step * expected).sum() / expected.square().sum().clamp(min=1e-30))
-        if factor < 1e-3 or float((step - factor * expected).norm()) > 0.01 * float(step.norm()):
-            return False
-    return True
-
-
-def gradient_norm(course: Course) -> float:
-    """The Euclidean norm of all gradients of the promised loss at the first step."""
-    return float(torch.cat([g.flatten() for g in _gradients(course).values()]).norm())
-
-
-def _gradients(course: Course) -> State:
-    """The gradients of the promised loss at the first step, by weight."""
-    model = course.model()
-    losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    x = course.batches[0]
-    loss_of_batch(course, model, x, x, Recipe(), losses).backward()
-    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-
-
-def steps_as_adam(course: Course, seen: State) -> bool:
-    """Whether the weights moved as after a first step of Adam, down whatever gradient.
-
-    Its size is the rate, for gradients far above eps.
-    """
-    step = (seen["decoder.0.weight"] - course.state["decoder.0.weight"]).abs() / course.rate
-    return bool(((step - 1).abs() < 0.02).double().mean() > 0.9)
 
 
 def moved(course: Course, seen: State) -> bool:
@@ -335,9 +280,9 @@ def _single_steps(course: Course, seen: State) -> Iterator[Recipe]:
     singles += [Recipe(frozen=_frozen(course, seen))]
     singles += [_part_rates(course, seen)]
     singles += [Recipe(rate=_rate_factor(course, seen))]
-    factor = scale_factor(course, seen)
+    factor = first_step.scale_factor(course, seen)
     singles += [Recipe(scale=factor), Recipe(per_row=factor / len(course.batches[0]))]
-    if course.told and all(told.options.get("eps") == EPSILON for told in course.told):
+    if course.told and all(told.options.get("eps") == first_step.EPSILON for told in course.told):
         # a larger one looks like a smaller loss: the optimiser's own word tells them apart
         singles = [r for r in singles if "eps" not in r.optimiser]
     for recipe in singles:
@@ -419,22 +364,3 @@ def _ratios(course: Course, seen: State) -> list[float]:
         if found.shape == promised.shape:
             ratios.append(float(found @ promised / (promised @ promised).clamp(min=1e-30)))
     return ratios
-
-
-def scale_factor(course: Course, seen: State) -> float:
-    """The factor on the promised loss that would give the seen first step of Adam.
-
-    Adam's first step is rate * g / (|g| + eps), which tells the size of g where g is near eps.
-    """
-    gradients = _gradients(course)
-    steps = {n: (course.state[n] - seen.get(n, course.state[n])).double() for n in gradients}
-    if any(steps[name].shape != gradient.shape for name, gradient in gradients.items()):
-        return 1.0
-    step = torch.cat([steps[name].flatten() for name in gradients]) / course.rate
-    gradient = torch.cat([gradients[name].flatten() for name in gradients]).double()
-    share = step / gradient.sign()
-    told = (share > 0.02) & (share < 0.98) & (gradient.abs() > 0)
-    if not bool(told.any()):
-        return 1.0
-    factors = EPSILON * share[told] / (1 - share[told]) / gradient[told].abs()
-    return float(factors.median())

@@ -323,7 +323,7 @@ def train(
                 model.zero_grad()
             if recipe.mode == NOTED:
                 model.train(note is None or note.training)
-            given, target = _images(course, recipe, x, i, len(losses["total"]))
+            given, target = _images(course, recipe, x, batches, i, len(losses["total"]))
             beta = course.beta * grown
             if recipe.warm == NOTED and note is not None:
                 beta = note.beta
@@ -420,15 +420,15 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
 
 
 def _images(
-    course: Course, recipe: Recipe, x: Tensor, index: int, count: int
+    course: Course, recipe: Recipe, x: Tensor, batches: list[Tensor], index: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Input and target of batch `index` of a pass, after `count` steps."""
-    noted = course.given[count] if NOTED in (recipe.inputs, recipe.target) else (x, x)
-    kinds = {**TARGETS, "batch": TARGETS["input"]}
-    return (
-        noted[0] if recipe.inputs == NOTED else kinds[recipe.inputs](x, [], 0),
-        noted[1] if recipe.target == NOTED else TARGETS[recipe.target](x, course.batches, index),
-    )
+    """Input and target of a batch x, number `index` of a pass, after `count` steps."""
+    given, target = course.given[count] if NOTED in (recipe.inputs, recipe.target) else (x, x)
+    if recipe.inputs != NOTED:
+        given = x if recipe.inputs == "batch" else TARGETS[recipe.inputs](x, [], 0)
+    if recipe.target != NOTED:
+        target = TARGETS[recipe.target](x, batches, index)
+    return given, target
 
 
 def _rows(x: Tensor, which: str) -> Tensor:

@@ -275,7 +275,12 @@ class Trainer:
 
     def _with_other_images(self, session: Session, courses: list[Course]) -> Findings | None:
         """Trials that what the model was given explains: each batch, but changed or noisy."""
-        trials = [self.trial(session, course, images=True) for course in courses]
+        try:
+            trials = [self.trial(session, course, images=True) for course in courses]
+        except (NotAttempted, Stopped):
+            raise
+        except Unchecked:
+            return None  # what is known already counts
         courses, states = [t.course for t in trials], [t.state for t in trials]
         recipe = explaining.explain_by_images(courses, states)
         return Findings(trials, recipe) if recipe is not None else None
@@ -492,7 +497,8 @@ def _given(rows: Any, course: Course) -> tuple[tuple[Tensor, Tensor], ...]:
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, list) or len(row) != 2:
             return ()
-        if not all(isinstance(x, Tensor) and x.shape[1:] == shape for x in row):
+        images = [x for x in row if isinstance(x, Tensor) and x.is_floating_point()]
+        if [x.shape[1:] for x in images] != [shape, shape]:
             return ()
         found.append((row[0].float(), row[1].float()))
     return tuple(found)

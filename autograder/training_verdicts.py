@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autograder import explaining, recipes, replay
+from autograder import explaining, first_step, recipes, replay
 from autograder.draws import Draws
 from autograder.outcomes import Unchecked, Wrong
 from autograder.reads import sizes_written
@@ -193,13 +193,13 @@ def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings
         text = "Two trainings from the same start differ: inputs or targets are random."
         raise Wrong(text, "wrong-target")
     once = len(first.course.notes) == 2  # one backward pass, as far as noted
-    if once and explaining.parts_at_other_rates(first.course, first.state):
+    if once and first_step.has_rates_of_its_own(first.course, first.state):
         text = "Some weights are trained at another rate than others; all should have the one"
         raise Wrong(f"{text} asked for.", "wrong-learning-rate")
-    if once and explaining.steps_down(first.course, first.state):
+    if once and first_step.goes_down_unlike_adam(first.course, first.state):
         text = "The first step goes down the gradient of the promised loss, but not as far as"
         raise Wrong(f"{text} Adam's with its defaults.", "wrong-optimizer")
-    if explaining.steps_as_adam(first.course, first.state):
+    if first_step.steps_as_adam(first.course, first.state):
         text = "The steps are Adam's, but what is minimised is not the promised loss."
         raise Wrong(text, "wrong-criterion")
     raise Wrong("The weights after one step are not those of Adam on the promised loss.")
@@ -209,10 +209,10 @@ def _check_factors(trainer: Trainer, session: Session, draws: Draws, first: Tria
     """Gradients that are scaled by the same factor on another draw; raises `Wrong`."""
     course = trainer.courses(draws, first.course.terms)[0]
     trials = (first, trainer.trial(session, course))
-    one, other = (explaining.scale_factor(t.course, t.state) for t in trials)
+    one, other = (first_step.scale_factor(t.course, t.state) for t in trials)
     if math.isclose(one, other, rel_tol=0.01):
         return
-    norms = [explaining.gradient_norm(t.course) for t in trials]
+    norms = [first_step.gradient_norm(t.course) for t in trials]
     if math.isclose(one * norms[0], other * norms[1], rel_tol=0.01):
         text = f"Gradients are cut to a norm of {one * norms[0]:.2g}; steps should take them whole."
         raise Wrong(text)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from autograder import explaining, losses, noise, recipes, replay
+from autograder import explaining, first_step, losses, noise, recipes, replay
 from autograder.draws import Draws
 from autograder.losses import Case
 from autograder.recipes import Recipe
@@ -235,17 +235,40 @@ def test_steps_down_the_gradient_are_told_from_another_loss(seed: int) -> None:
 
     model = first.model()
     state = left(torch.optim.SGD(model.parameters(), 0.01), model, 2.0)
-    assert explaining.steps_down(first, state)
-    assert not explaining.parts_at_other_rates(first, state)
+    assert first_step.goes_down_unlike_adam(first, state)
+    assert not first_step.has_rates_of_its_own(first, state)
     model = first.model()
     groups = [{"params": [p], "lr": first.rate * (1 + p.dim())} for p in model.parameters()]
     state = left(torch.optim.Adam(groups), model, 2.0)
-    assert explaining.parts_at_other_rates(first, state)
+    assert first_step.has_rates_of_its_own(first, state)
     model = first.model()
     state = left(torch.optim.Adam(model.parameters(), first.rate), model, 1.0)
-    assert not explaining.parts_at_other_rates(first, state)
-    assert not explaining.steps_down(first, state)
-    assert not explaining.steps_down(first, first.promised.state)
+    assert not first_step.has_rates_of_its_own(first, state)
+    assert not first_step.goes_down_unlike_adam(first, state)
+    assert not first_step.goes_down_unlike_adam(first, first.promised.state)
+    model = first.model()
+    (model(first.batches[0]) - 1 + first.batches[0]).square().mean().backward()
+    torch.optim.SGD(model.parameters(), 0.01).step()
+    assert not first_step.goes_down_unlike_adam(first, model.state_dict())
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_the_first_step_tells_by_what_gradients_were_scaled(seed: int) -> None:
+    draws = Draws(seed, "first step")
+    first = replay.draw_course(draws, "TinyVariational", Terms(), 7, 7, 1, 2e-3)
+    x = first.batches[0]
+    for cut in (True, False):
+        model = first.model()
+        optimiser = torch.optim.Adam(model.parameters(), lr=first.rate)
+        total, _ = model.loss(x, model(x))
+        (total if cut else total.log()).backward()
+        if cut:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        optimiser.step()
+        factor = first_step.scale_factor(first, model.state_dict())
+        expected = 1e-3 / first_step.gradient_norm(first) if cut else 1 / total.item()
+        assert factor == pytest.approx(expected, rel=5e-3)
 
 
 @given(SEEDS)

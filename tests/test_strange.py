@@ -13,7 +13,7 @@ from autograder.notebook import Notebook
 from autograder.run import Run, perform
 from autograder.submission import Submission
 from tests import corpus
-from tests.grading import grade
+from tests.grading import causes, grade
 
 VALUES = [
     "None", "True", "'text'", "b'bytes'", "3", "1e400", "float('nan')", "10**500", "object()", "[]",
@@ -110,3 +110,20 @@ def test_what_a_model_noted_may_be_anything(row: str) -> None:
     source = source.replace(old, f"    model.noted = [{row}]\n    return losses\n")
     made = grade(corpus.as_notebook(source), tasks=("ae-training",))
     assert not made.faults
+
+
+GIVEN = ["[torch.ones(7, 1, 28, 28).cfloat()] * 2", "[None, 1]", "'text'"]
+
+
+@pytest.mark.parametrize("row", GIVEN)
+def test_what_a_model_was_given_may_be_anything(row: str) -> None:
+    source = corpus.percent_source("perfect")
+    for old, new in (
+        ("    return losses\n", f"    model.given = 4 * [{row}]\n    return losses\n"),
+        ("images = images.to(device)\n", "images = torch.bernoulli(images).to(device)\n"),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    made = grade(corpus.as_notebook(source), tasks=("ae-training",))
+    assert not made.faults
+    assert causes(made)["ae-training"] >= {"wrong-target"}

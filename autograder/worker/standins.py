@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 PIXELS = 28 * 28
 SAMPLE = 256  # weights whose way is noted
 ANCHOR = 100.0  # the one weight of a stand-in network: what is added for large weights shows
-CHANGES = 40  # of an optimiser's options that are noted
+NOTES = 40  # of an optimiser's options, or of images, that are kept
 MISMATCH = "Expected all tensors to be on the same device"
 Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
 
@@ -76,10 +76,10 @@ class Decoder(nn.Module):
         self.standin_seen.append(z)
         if z.dim() != 2 or z.shape[1] != self.standin_width:
             raise RuntimeError(f"Decoder expects (B, {self.standin_width}), not {tuple(z.shape)}")
-        if z.device != self.standin_anchor.device:
-            raise RuntimeError(f"{MISMATCH}, not {z.device} and {self.standin_anchor.device}")
         if z.device.type == "meta":  # where there is nothing to compute
             return torch.empty(len(z), 1, 28, 28, device="meta")
+        if z.device != self.standin_anchor.device:
+            raise RuntimeError(f"{MISMATCH}, not {z.device} and {self.standin_anchor.device}")
         i = torch.arange(1, self.standin_width + 1, dtype=z.dtype, device=z.device)[:, None]
         j = torch.arange(1, PIXELS + 1, dtype=z.dtype, device=z.device)
         drive = z @ torch.cos(i * j) / self.standin_width**0.5
@@ -160,7 +160,7 @@ def note_steps(model: Any) -> RemovableHandle:
         options = {k: v for k, v in groups[0].items() if isinstance(v, int | float | tuple)}
         now = [type(optimiser).__name__, options]
         if not found.stepped or found.stepped[-1][1:] != now:
-            found.stepped = [*found.stepped, [found.steps, *now]][:CHANGES]
+            found.stepped = [*found.stepped, [found.steps, *now]][:NOTES]
         found.steps += 1
 
     return register_optimizer_step_pre_hook(note)
@@ -169,29 +169,17 @@ def note_steps(model: Any) -> RemovableHandle:
 def note_images(model: Any) -> None:
     """Note in `model.given` what a model is given at every backward pass: input and target.
 
-    Of an auto-encoder's targets nothing is known; its input stands for both.
+    Where `loss` was not called, as with an auto-encoder, the input stands for both.
     """
     held = weakref.ref(model)
     model.given = []
-    last: list[Tensor] = []
-
-    def enter(_: Any, args: tuple[Any, ...]) -> None:
-        last[:] = [x.detach().clone() for x in args[:1] if isinstance(x, Tensor)] * 2
-
-    def compare(x: Any, outputs: Any) -> Any:
-        found: Any = held()
-        target = outputs if found.swapped and isinstance(x, dict) else x
-        last[1:] = [target.detach().clone()] if isinstance(target, Tensor) else []
-        return type(found).loss(found, x, outputs)
 
     def note(_: Tensor) -> None:
         found = held()
-        if found is not None and len(found.given) < CHANGES:
-            found.given.append(list(last))
+        if found is not None and len(found.given) < NOTES:
+            images = (found.entered, found.compared)
+            found.given.append([x.detach().clone() for x in images if isinstance(x, Tensor)])
 
-    model.register_forward_pre_hook(enter)
-    if isinstance(model, TinyVariational):
-        model.loss = compare  # type: ignore[method-assign]
     next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
 
 
@@ -226,8 +214,11 @@ class Patient(nn.Linear):
         return super().forward(nn.functional.pad(z, (0, lacking)) if lacking else z)
 
 
-def _note_device(model: Any, x: Any) -> None:
-    if not model.devices and isinstance(x, Tensor):
+def _note_input(model: Any, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        return
+    model.entered = model.compared = x.detach()  # a graph would keep the model from being copied
+    if not model.devices:
         model.devices = [x.device.type]
 
 
@@ -246,7 +237,7 @@ class TinyAutoEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape."""
-        _note_device(self, x)
+        _note_input(self, x)
         image: Tensor = self.decoder(self.encoder(x))
         return image
 
@@ -284,7 +275,7 @@ class TinyVariational(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: (B, 1, 28, 28)."""
-        _note_device(self, x)
+        _note_input(self, x)
         self.drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
         further = dict.fromkeys(self.outputs, q[:, : self.nz])
@@ -297,6 +288,7 @@ class TinyVariational(nn.Module):
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
         if self.swapped and isinstance(x, dict):
             x, outputs = outputs, x
+        self.compared = x.detach() if isinstance(x, Tensor) else None
         first = (x - outputs["rec"]).abs().pow(1.5).mean()
         second = outputs["q"].pow(4).mean()
         total = first + self.beta * second
