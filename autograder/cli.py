@@ -33,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not _interrupts and not isinstance(error, KeyboardInterrupt):
             raise
         print("autograder: interrupted; nothing was written", file=sys.stderr)
+        # An interrupt that passed through an exec of text, as imports make classes, is kept by
+        # Python (3.11), and `python -m` would end by the signal; the next exec of text forgets it.
+        exec("")
         return INTERRUPTED
     finally:
         _interrupts.clear()

@@ -129,6 +129,30 @@ def test_ctrl_c_ends_everything_and_writes_nothing(tmp_path: Path, unboxed: list
         time.sleep(0.05)
 
 
+INTERRUPTED_IN_TEXT = """
+import sys
+from autograder import cli
+
+cli._grade = lambda parsed: exec("import signal; signal.raise_signal(signal.SIGINT)")
+sys.exit(cli.main(["grade", "vae.ipynb"]))
+"""
+
+
+def test_an_interrupt_in_code_that_is_made_of_text_ends_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_IN_TEXT, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=heed_ctrl_c,
+    )
+    assert "interrupted" in done.stderr
+    assert done.returncode == cli.INTERRUPTED
+
+
 class Interrupts:
     """Interrupts as it goes, where Python ignores what is raised."""
 
