@@ -81,7 +81,12 @@ def _default_notebook() -> Path:
 def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(_RUN, None)
     if run is not None:
-        run.submission.close()
+        run.close()
+
+
+def _check_of(item: pytest.Item) -> pytest.Mark | None:
+    """Task, id and points."""
+    return item.get_closest_marker("check")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -90,20 +95,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ahead = () if run is None or run.shows_table else _AHEAD
 
     def place(item: pytest.Item) -> int:
-        mark = item.get_closest_marker("check")
+        mark = _check_of(item)
         if mark is None:
             return len(order)
         task, id, _ = mark.args
         return -1 if task in ahead and id != "learning" else order.index(task)
 
     items.sort(key=place)
+    trains = any(m.args[1] == "learning" for m in map(_check_of, items) if m is not None)
+    if trains and run is not None:
+        _ = run.on_gpu  # its worker starts while the others work
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome: Any = yield
     made = outcome.get_result()
-    mark = item.get_closest_marker("check")
+    mark = _check_of(item)
     run = item.config.stash.get(_RUN, None)
     if mark is None or run is None:
         return

@@ -48,6 +48,24 @@ class Run:
     findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
     lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
+    _on_gpu: Submission | None = None
+
+    @property
+    def on_gpu(self) -> Submission | None:
+        """The notebook in a worker of its own that sees the GPU, None where none is to be used.
+
+        It starts when it is first asked for, and serves all trainings on digits.
+        """
+        if self._on_gpu is None and self.learning and self.device != "cpu":
+            boxed, cells = self.submission.boxed, self.submission.cells
+            self._on_gpu = Submission(cells, boxed=boxed, device=self.device)
+        return self._on_gpu
+
+    def close(self) -> None:
+        """End the workers."""
+        self.submission.close()
+        if self._on_gpu is not None:
+            self._on_gpu.close()
 
     def charged(self, *tasks: str) -> bool:
         """Whether a check of these tasks has failed."""

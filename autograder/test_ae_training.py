@@ -12,7 +12,7 @@ from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
 from autograder.replay import Terms
 from autograder.run import Run
-from autograder.submission import Session, Submission
+from autograder.submission import Session
 from autograder.training_probe import Findings, Trainer
 
 TRAINER = Trainer("train_autoencoder", "TinyAutoEncoder")
@@ -79,17 +79,14 @@ def check_learning(
 
 
 def _learns_on_gpu(whole: LearningRun, draws: Draws, run: Run) -> bool:
-    """Whether there is a GPU, and the whole passes there, in a worker of its own."""
-    if run.device == "cpu":
+    """Whether there is a GPU, and the whole passes there."""
+    if run.on_gpu is None:
         return False
-    there = Submission(run.submission.cells, boxed=run.submission.boxed, device=run.device)
     try:
-        with there.session(draws.integer(0, 2**62)) as session:
+        with run.on_gpu.session(draws.integer(0, 2**62)) as session:
             whole.check(session, draws, run.device)
     except Wrong:  # it may be the device's doing
         return False
-    finally:
-        there.close()
     return True
 
 

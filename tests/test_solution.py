@@ -1,9 +1,11 @@
 """The reference solution keeps the promises that the homework makes."""
 
+import copy
 import gzip
 import importlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +37,7 @@ from solution import (
     train_autoencoder,
     train_vae,
 )
+from solution.together import train_together
 
 sizes = st.integers(1, 9)
 few = settings(max_examples=10, deadline=None, derandomize=True)
@@ -241,6 +244,51 @@ def test_training_leaves_the_model_in_train_mode() -> None:
     model = AutoEncoder(4).eval()
     train_autoencoder(model, fixed_batches(1, 8), 1, 1e-3, "cpu")
     assert model.training
+
+
+class Reshuffled:
+    """Batches of images, in another order every epoch."""
+
+    def __init__(self, images: Tensor, batch_size: int) -> None:
+        self.images, self.batch_size = images, batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(len(self.images)).split(self.batch_size):
+            yield self.images[rows], rows
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_models_trained_together_take_the_steps_of_the_loops(kind: str) -> None:
+    images = digits(70).tensors[0]
+    loop: Any = train_autoencoder if kind == "ae" else train_vae
+    torch.manual_seed(0)
+    model: AutoEncoder | VAE = AutoEncoder(8) if kind == "ae" else VAE(8, 0.5)
+    other = copy.deepcopy(model)
+    torch.manual_seed(1)
+    (losses,) = train_together([model], [2], images, 32, 1e-3)
+    torch.manual_seed(1)
+    expected = loop(other, Reshuffled(images, 32), 2, 1e-3, "cpu")
+    assert losses == ({"rec_loss": expected} if kind == "ae" else expected)
+    for name, value in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_models_trained_together_stop_after_their_own_epochs() -> None:
+    torch.manual_seed(0)
+    models: list[AutoEncoder | VAE] = [VAE(4, 0.0), AutoEncoder(4)]
+    before = copy.deepcopy(models)
+    losses = train_together(models, [3, 1], digits(20).tensors[0], 8, 1e-3)
+    assert [{n: len(v) for n, v in history.items()} for history in losses] == [
+        {"rec_loss": 9, "kl_loss": 9},
+        {"rec_loss": 3},
+    ]
+    counts = {n: v for n, v in models[1].state_dict().items() if n.endswith("batches_tracked")}
+    assert counts
+    assert set(map(int, counts.values())) == {3}
+    assert all(
+        not torch.equal(next(a.parameters()), next(b.parameters()))
+        for a, b in zip(models, before, strict=True)
+    )
 
 
 def test_tuned_beta_is_a_float_between_the_two_that_fail() -> None:
