@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -104,6 +104,13 @@ class Course:
     def promised(self) -> Trained:
         """What the promised training gives."""
         return train(self, Recipe())
+
+    def told_of(self, **claims: Any) -> Course:
+        """The same course with notes and the like, which do not touch what is promised."""
+        made = replace(self, **claims)
+        if "promised" in vars(self):
+            vars(made).update(promised=self.promised)
+        return made
 
     @property
     def batches(self) -> list[Tensor]:

@@ -9,6 +9,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -154,13 +155,14 @@ class Trainer:
         model, loader = self._prepared(session, course)
         if images:
             session.ask("note_images", model)
-        returned = self._train(session, model, loader, course, "cpu")
+        with ThreadPoolExecutor(1) as beside:  # while the worker trains, so does the host
+            beside.submit(getattr, course, "promised")
+            returned = self._train(session, model, loader, course, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
         if not isinstance(state, dict) or not _is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
         end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
-        course = replace(
-            course,
+        course = course.told_of(
             notes=(*notes_of(session.attribute(model, "noted")), end),
             told=_told(session.attribute(model, "stepped")),
             given=_given(session.attribute(model, "given"), course) if images else (),

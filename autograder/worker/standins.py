@@ -220,6 +220,8 @@ def _note_input(model: Any, x: Any) -> None:
     model.entered = model.compared = x.detach()  # a graph would keep the model from being copied
     if not model.devices:
         model.devices = [x.device.type]
+    if x.is_meta:  # torch would import half of its compiler to find the shapes of what follows
+        raise RuntimeError("a device without memory has no numbers to train on")
 
 
 class TinyAutoEncoder(nn.Module):
