@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from autograder.recipes import Recipe
 from autograder.replay import Note, State, Terms, Told
 from autograder.training_probe import notes_of
 from autograder.worker import standins
+from solution import train_autoencoder, train_vae
 
 SEEDS = st.integers(0, 2**32)
 
@@ -81,6 +83,23 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
 def course(seed: int, kind: str) -> replay.Course:
     draws = Draws(seed, "course")
     return replay.draw_course(draws, kind, Terms(), 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
+
+
+def test_what_is_told_of_a_course_leaves_its_promised_training() -> None:
+    drawn = replay.draw_course(Draws(1, "test"), "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
+    assert "promised" not in vars(drawn.told_of(notes=()))
+    trained = drawn.promised
+    assert drawn.told_of(notes=()).promised is trained
+
+
+@pytest.mark.parametrize("kind", ["TinyAutoEncoder", "TinyVariational"])
+def test_a_training_without_memory_ends_at_its_first_batch(kind: str) -> None:
+    model: Any = standins.MAKERS[kind](*(() if kind == "TinyAutoEncoder" else (3, 0.5)))
+    loop: Any = train_autoencoder if kind == "TinyAutoEncoder" else train_vae
+    batches = [(torch.rand(7, 1, 28, 28), None)] * 2
+    with pytest.raises(RuntimeError, match="no numbers"):
+        loop(model.to("meta"), batches, 1, 1e-3, "meta")
+    assert model.devices == ["meta"]
 
 
 @given(SEEDS)
