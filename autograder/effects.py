@@ -148,22 +148,40 @@ class _Reader:
         self.kept = values  # alive, so that no two tensors have had one place
         self.norms = spelt_out(network, x)
         self.found: list[Layer] = []
+        self.reshapes = False  # whether the last step is a reshape
 
     def read(self) -> list[Layer]:
         position, current, flow = 0, 0, self.made[-1, 0]
+        reshaped: tuple[int, int, Tensor] | None = None  # where it was when reshapes began
         while position < len(self.path):
-            for end in range(position, min(position + _LONGEST, len(self.path))):
-                made = self._end_of(position, end, current)
-                if made is not None and self._known(position, end, current, made, flow):
-                    flow = self.made[self.path[end], made]
-                    position, current = end + 1, made
-                    break
-            else:
+            step = self._step(position, position, current, flow)
+            if step is None and reshaped is not None:  # they may be a part of what follows
+                start, current, flow = reshaped
+                step = self._step(start, position, current, flow)
+            if step is None:
                 name = self.operations[self.path[position]].name
                 raise Unconfirmed(f"{name} begins no layer that is known")
+            if not self.reshapes:
+                reshaped = None
+            elif reshaped is None:
+                reshaped = position, current, flow
+            position, current = step
+            flow = self.made[self.path[position - 1], current]
         if current != self.network.result:
             raise Unconfirmed("the result is not what the input becomes")
         return self.found
+
+    def _step(self, start: int, least: int, current: int, flow: Tensor) -> tuple[int, int] | None:
+        """The place after the next layer or reshape, and the tensor that it leaves.
+
+        start: where it begins, and least: where it ends at the earliest.
+        """
+        self.reshapes = False
+        for end in range(least, min(start + _LONGEST, len(self.path))):
+            made = self._end_of(start, end, current)
+            if made is not None and self._known(start, end, current, made, flow):
+                return end + 1, made
+        return None
 
     def _end_of(self, start: int, end: int, current: int) -> int | None:
         """The only tensor of these operations that is used later, if there is only one."""
@@ -250,13 +268,26 @@ class _Reader:
             return False
         if before.shape != after.shape and set(before.shape[2:]) - {1}:
             return False
+        shape = tuple(after.shape)
         before, after = (
             torch.cat([t.flatten() for t in ts]) for ts in zip(*stretch.pairs, strict=True)
         )
         name = named_function(before.double(), after.double())
-        if name and name != "identity":
+        if name == "identity":
+            self.reshapes = True
+            self._see_as_images(shape)
+        elif name:
             self.found.append(Layer("activation", name=name))
         return bool(name)
+
+    def _see_as_images(self, shape: tuple[int, ...]) -> None:
+        """A product without a bias that becomes images is a transposed convolution of one pixel."""
+        last = self.found[-1] if self.found else None
+        if last is None or last.kind != "linear" or last.bias or len(shape) != 4:
+            return
+        if last.channels == math.prod(shape[1:]) and set(shape[2:]) != {1}:
+            last.kind, last.channels = "transposed", shape[1]
+            last.kernel = last.resolution = shape[2:]
 
     def _belongs_to_last(self, stretch: _Stretch) -> bool:
         """The bias of the last layer, or scale and shift of the last norm, spelt out."""
@@ -303,19 +334,21 @@ class _Reader:
                 return True
         return False
 
-    @staticmethod
-    def _linear(stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
-        x = stretch.drawn[0].clone().requires_grad_()
-        row = stretch.apply(x, 1.0)[0].flatten()
-        weight = torch.stack(
-            [torch.autograd.grad(one, x, retain_graph=True)[0][0].flatten() for one in row]
-        )
+    def _linear(self, stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
+        x, row = stretch.drawn[0].clone().requires_grad_(), stretch.drawn[1][0]
+        if x[0].numel() < row.numel():
+            units = torch.eye(x[0].numel()).reshape(-1, *x.shape[1:])
+            weight = torch.stack([it.flatten() for it in self._answers(stretch, units)], dim=1)
+        else:
+            row = stretch.apply(x, 1.0)[0].flatten()
+            gradients = (torch.autograd.grad(one, x, retain_graph=True)[0][0] for one in row)
+            weight = torch.stack([it.flatten() for it in gradients])
 
         def linear(x: Tensor) -> Tensor:
             made = F.linear(x.flatten(1), weight, shift)
             return made.reshape(len(x), *stretch.drawn[1].shape[1:])
 
-        return (Layer("linear", len(row)), weight) if stretch.does(linear) else None
+        return (Layer("linear", len(weight)), weight) if stretch.does(linear) else None
 
     def _convolution(self, stretch: _Stretch, shift: Tensor) -> tuple[Layer, Tensor] | None:
         before, after = stretch.drawn
@@ -347,13 +380,13 @@ class _Reader:
         channels = before.shape[1]
         places = list(itertools.product(range(before.shape[2]), range(before.shape[3])))
         drawn = self._draw(torch.Size([channels]))
-        answers = self._answers(stretch, [(drawn, *place) for place in places])
+        lit = self._lit(before.shape, [(drawn, *place) for place in places])
+        answers = self._answers(stretch, lit)
         boxes = [_box(answer.abs().sum(0)) for answer in answers]
         best = max(range(len(places)), key=lambda n: _area(boxes[n]))
         rows, columns = boxes[best]
-        units = torch.eye(channels)
-        answers = self._answers(stretch, [(unit, *places[best]) for unit in units])
-        weight = torch.stack([answer[:, rows, columns] for answer in answers])
+        lit = self._lit(before.shape, [(unit, *places[best]) for unit in torch.eye(channels)])
+        weight = torch.stack([it[:, rows, columns] for it in self._answers(stretch, lit)])
         for rest in range(max(_STRIDES)):
             for stride, padding in _fitting(before, after, weight, partial(_grown, rest)):
                 spread = partial(_spread, weight, shift, stride, padding, rest)
@@ -363,17 +396,24 @@ class _Reader:
         return None
 
     @staticmethod
-    def _answers(stretch: _Stretch, lit: list[tuple[Tensor, int, int]]) -> list[Tensor]:
-        """What becomes of images in which one pixel holds these channels, without the bias."""
+    def _lit(shape: torch.Size, pixels: list[tuple[Tensor, int, int]]) -> Tensor:
+        """Images in which one pixel each holds these channels."""
+        images = torch.zeros(len(pixels), *shape[1:])
+        for image, (channels, i, j) in zip(images, pixels, strict=True):
+            image[:, i, j] = channels
+        return images
+
+    @staticmethod
+    def _answers(stretch: _Stretch, given: Tensor) -> list[Tensor]:
+        """What becomes of each of these inputs, however many, without the bias."""
         shape = stretch.drawn[0].shape
         nothing = stretch.apply(torch.zeros(shape), 1.0)
         found: list[Tensor] = []
-        for first in range(0, len(lit), shape[0]):
-            images = torch.zeros(shape)
-            for row, (channels, i, j) in enumerate(lit[first : first + shape[0]]):
-                images[row, :, i, j] = channels
-            found += stretch.apply(images, 1.0) - nothing
-        return found[: len(lit)]
+        for part in given.split(shape[0]):
+            inputs = torch.zeros(shape)
+            inputs[: len(part)] = part
+            found += (stretch.apply(inputs, 1.0) - nothing)[: len(part)]
+        return found
 
 
 def _fitting(

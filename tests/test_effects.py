@@ -138,7 +138,23 @@ def _added_up(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return made + bias[:, None, None]
 
 
+def _of_one_pixel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.einsum("bi,iokl->bokl", x[:, :, 0, 0], weight) + bias[:, None, None]
+
+
 SPELT: dict[str, Case] = {
+    "of one pixel": (
+        _of_one_pixel,
+        (3, 4, 1, 1),
+        [(4, 6, 3, 3), (6,)],
+        ("transposed", 6, (3, 3), (3, 3)),
+    ),
+    "of one pixel, a product": (
+        lambda x, w, b: (x.flatten(1) @ w).view(-1, 6, 3, 3) + b.view(1, -1, 1, 1),
+        (3, 4, 1, 1),
+        [(4, 54), (6,)],
+        ("transposed", 6, (3, 3), (3, 3)),
+    ),
     "into zeros": (_into_zeros, (3, 4, 8, 8), [(6, 4, 4, 4), (6,)], ("conv", 6, (4, 4), (4, 4))),
     "place by place": (
         _place_by_place,
@@ -240,6 +256,11 @@ def test_what_is_more_than_a_layer_is_not_taken_for_one(name: str) -> None:
         return
     assert [layer[0] for layer in found] == ["conv", "conv"]
     assert name == "two in a row"
+
+
+def test_a_bias_for_every_pixel_is_none_for_every_channel() -> None:
+    module = Spelt(lambda x, w, b: (x.flatten(1) @ w + b).view(-1, 6, 3, 3), (4, 54), (54,))
+    assert read(module, torch.randn(3, 4, 1, 1)) == [("linear", 54, (), (), True, "")]
 
 
 def test_writes_to_views_without_end_are_no_claim() -> None:
