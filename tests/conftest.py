@@ -13,7 +13,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from autograder import sandbox
+from autograder import learning, sandbox
+from autograder.draws import Draws
+from autograder.submission import Session
 from tests import classroom
 from tests.system import missing
 
@@ -40,6 +42,22 @@ def common_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         yield Path(name)
+
+
+@pytest.fixture
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices that digits were trained on, one for each training that passed or not."""
+    asked: list[str] = []
+    check = learning.LearningRun.check
+
+    def noting(
+        whole: learning.LearningRun, session: Session, draws: Draws, device: str = "cpu"
+    ) -> None:
+        asked.append(device)
+        check(whole, session, draws, device)
+
+    monkeypatch.setattr(learning.LearningRun, "check", noting)
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder import learning, sandbox
 from autograder.draws import Draws
 from autograder.outcomes import Wrong
-from autograder.submission import Session, Submission
+from autograder.submission import Submission
 from solution import VAE, AutoEncoder, load_digits, train_autoencoder
 from solution.data import SAMPLE
 from solution.together import train_together
@@ -24,22 +24,6 @@ pytestmark = pytest.mark.skipif(
 )
 TASKS = ("ae-training", "vae-training")
 SLOW = [m for m in corpus.mistakes() if m.misconception == "does-not-learn"]
-
-
-@pytest.fixture
-def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The devices that digits were trained on, one for each training that passed or not."""
-    asked: list[str] = []
-    check = learning.LearningRun.check
-
-    def noting(
-        whole: learning.LearningRun, session: Session, draws: Draws, device: str = "cpu"
-    ) -> None:
-        asked.append(device)
-        check(whole, session, draws, device)
-
-    monkeypatch.setattr(learning.LearningRun, "check", noting)
-    return asked
 
 
 @pytest.mark.parametrize("name", ["perfect", "functional", "eccentric"])
