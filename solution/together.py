@@ -19,6 +19,12 @@ from solution.models import VAE, AutoEncoder
 WARM = 3  # steps before the first graph: libraries and optimisers allocate in them
 
 
+def lay_out(model: AutoEncoder | VAE, form: torch.memory_format) -> None:
+    """Order the numbers of its weights so in memory; their values stay."""
+    # torch documents this argument of Module.to, but its overloads leave it out
+    model.to(memory_format=form)  # type: ignore[call-overload]
+
+
 class Learner:
     """A model on its way through so many epochs, with the losses of its steps on the device."""
 
@@ -29,8 +35,8 @@ class Learner:
         device = weights[0].device
         on_gpu = device.type == "cuda"
         self.model, self.epochs = model.train(), epochs
-        if on_gpu:  # its convolutions want channels last; the numbers stay where they were
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if on_gpu:  # its convolutions want channels last
+            lay_out(model, torch.channels_last)
         self.optimizer = torch.optim.Adam(weights, learning_rate, fused=on_gpu, capturable=on_gpu)
         self.stream = torch.cuda.Stream(device) if on_gpu else None
         names = ("rec_loss", "kl_loss") if isinstance(model, VAE) else ("rec_loss",)
@@ -123,5 +129,5 @@ def train_together(
         if left:
             batches.step(running, left)
     for learner in learners:
-        learner.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        lay_out(learner.model, torch.contiguous_format)
     return [{name: it.tolist() for name, it in one.losses.items()} for one in learners]
