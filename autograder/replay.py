@@ -105,6 +105,14 @@ class Course:
         """What the promised training gives."""
         return train(self, Recipe())
 
+    @functools.cached_property
+    def _after(self) -> dict[str, list[float]]:
+        return losses_after(self)
+
+    def after(self, name: str) -> list[float]:
+        """A term of the loss on every batch of the promised training, just after its step."""
+        return self._after[name]
+
     def told_of(self, **claims: Any) -> Course:
         """The same course with notes and the like, which do not touch what is promised."""
         made = replace(self, **claims)
@@ -228,23 +236,34 @@ class _Adam:
     """Kingma and Ba, Adam (2015), algorithm 1; without the second that torch.optim imports take."""
 
     def __init__(self, parameters: list[nn.Parameter], rates: list[float]) -> None:
-        self.parameters, self.rates, self.count = parameters, rates, 0
-        self.first = [torch.zeros_like(p) for p in parameters]
-        self.second = [torch.zeros_like(p) for p in parameters]
+        self.parameters, self.count = parameters, 0
+        with torch.no_grad():  # one vector of all: a step is a dozen operations, not one for each
+            self.whole = torch.cat([torch.zeros(0), *(p.flatten() for p in parameters)])
+        nn.utils.vector_to_parameters(self.whole, parameters)  # now they are parts of it
+        sizes = [p.numel() for p in parameters]
+        self.rates = torch.tensor(rates).repeat_interleave(torch.tensor(sizes))
+        self.first, self.second = torch.zeros_like(self.whole), torch.zeros_like(self.whole)
+        held = (self.whole, self.first, self.second, self.rates)
+        self.parts = list(zip(*(part.split(sizes) for part in held), strict=True))
 
+    @torch.no_grad()
     def step(self) -> None:
-        if all(p.grad is None for p in self.parameters):
+        found = [
+            (part, p.grad.flatten())
+            for part, p in zip(self.parts, self.parameters, strict=True)
+            if p.grad is not None
+        ]
+        if not found:
             return
         self.count += 1
-        moments = zip(self.parameters, self.first, self.second, self.rates, strict=True)
-        for p, m, v, rate in moments:
-            if p.grad is None:
-                continue
-            m.mul_(0.9).add_(p.grad, alpha=0.1)
-            v.mul_(0.999).addcmul_(p.grad, p.grad, value=0.001)
+        if len(found) == len(self.parts):
+            whole = (self.whole, self.first, self.second, self.rates)
+            found = [(whole, torch.cat([gradient for _, gradient in found]))]
+        for (weights, m, v, rates), gradient in found:
+            m.mul_(0.9).add_(gradient, alpha=0.1)
+            v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
             scale = (v / (1 - 0.999**self.count)).sqrt_().add_(1e-8)
-            with torch.no_grad():
-                p.sub_(rate * (m / (1 - 0.9**self.count)) / scale)
+            weights.sub_(rates * (m / (1 - 0.9**self.count)) / scale)
 
 
 class _AsTold:
@@ -303,6 +322,8 @@ def train(
     if follows and len(course.notes) != 1 + course.epochs * len(batches):
         raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
+    clears = _CLEARED.get(recipe.clears)
+    cleared = list(clears(model).parameters()) if clears is not None else []
     passes = EPOCHS[recipe.epochs](course.epochs)
     turns = 1
     if recipe.batches == EXCHANGED:
@@ -324,8 +345,8 @@ def train(
             if recipe.steps == "delayed" and pending:
                 optimiser.step()
             note = course.note(len(losses["total"]))
-            if recipe.clears in _CLEARED:
-                _CLEARED[recipe.clears](model).zero_grad()
+            for p in cleared:
+                p.grad = None
             if recipe.clears == NOTED and note is not None and note.cleared:
                 model.zero_grad()
             if recipe.mode == NOTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from autograder import training_verdicts
 from autograder.checks import check
@@ -47,7 +48,7 @@ def test_losses(session: Session, draws: Draws, run: Run) -> None:
     for trial, after, tolerance in findings.returned():
         expected = findings.series(trial, "promised", "total")
         what, known = "The returned losses", bool(findings.recipe)
-        check_series(trial.returned, expected, what, known, after.get("promised"), tolerance)
+        check_series(trial.returned, expected, what, known, partial(after, "promised"), tolerance)
 
 
 @check("ae-training", "learning", 1)

@@ -6,6 +6,8 @@ further keys. `habits` are asked for to know that.
 
 from __future__ import annotations
 
+from functools import partial
+
 from autograder import handed_in, training_verdicts
 from autograder.checks import check
 from autograder.draws import Draws
@@ -54,7 +56,7 @@ def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
             raise Wrong(text, "wrong-return")
         for name in ("rec_loss", "kl_loss"):
             expected, known = findings.series(trial, name), bool(findings.recipe)
-            check_series(seen[name], expected, f"'{name}'", known, after.get(name), tolerance)
+            check_series(seen[name], expected, f"'{name}'", known, partial(after, name), tolerance)
 
 
 @check("vae-training", "learning", 0.5)

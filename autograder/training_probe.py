@@ -95,16 +95,16 @@ class Findings:
             found += [[a + b for a, b in zip(f, apart, strict=False)] for f in found]
         return found
 
-    def returned(self) -> Iterator[tuple[Trial, dict[str, list[float]], float]]:
+    def returned(self) -> Iterator[tuple[Trial, Callable[[str], list[float]], float]]:
         """What is to return its losses, with those after each step, and how exact they should be.
 
-        Over many steps, rounding may grow.
+        Those after each step go by name, and are none where they are not known. Over many steps,
+        rounding may grow.
         """
         for trial in self.trials:
-            after = replay.losses_after(trial.course) if self.right else {}
-            yield trial, after, loss_series.TOLERANCE
+            yield trial, trial.course.after if self.right else _unknown, loss_series.TOLERANCE
         for trial in self.followed:
-            yield trial, {}, 10 * loss_series.TOLERANCE
+            yield trial, _unknown, 10 * loss_series.TOLERANCE
 
     def follows(self, *arguments: str) -> str | None:
         """The variable of the notebook that stands where one of these arguments belongs."""
@@ -115,6 +115,10 @@ class Findings:
     def terms(self) -> Terms:
         """What the stand-in's loss returned beside the total."""
         return self.trials[0].course.terms
+
+
+def _unknown(_: str) -> list[float]:
+    return []
 
 
 class Trainer:

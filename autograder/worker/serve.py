@@ -122,7 +122,10 @@ class Worker:
         return (cell, index) not in self.skip
 
     def _serve(self, namespace: dict[str, Any], seed: int) -> None:
-        torch.manual_seed(seed)
+        if self.options["device"] == "cpu":
+            torch.default_generator.manual_seed(seed)  # the others are looked for at length
+        else:
+            torch.manual_seed(seed)
         session = Session(namespace)
         self._answer({"open": True})
         with session.open_until_end:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _DTYPES = {
         torch.bool,
     )
 }
+_PLAIN = frozenset((type(None), bool, int, float))
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -93,7 +95,8 @@ def read_frame(
     if header_size > header_limit or body_size > BODY_LIMIT:
         raise WireError(f"a frame of {header_size} + {body_size} bytes is too large")
     try:
-        header = json.loads(_read_exactly(stream, header_size), parse_int=_integer)
+        text = _read_exactly(stream, header_size).decode()
+        header = (_CAREFUL if _MANY_DIGITS.search(text) else _PLAIN_JSON).decode(text)
     except (ValueError, RecursionError) as error:
         raise WireError("a header is not JSON") from error
     if not isinstance(header, dict):
@@ -108,6 +111,10 @@ def _integer(text: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise ValueError("a whole number is too large")
     return value
+
+
+_PLAIN_JSON, _CAREFUL = json.JSONDecoder(), json.JSONDecoder(parse_int=_integer)
+_MANY_DIGITS = re.compile("[0-9]{19}")  # at least, of a number that is too large
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> bytearray:
@@ -177,36 +184,52 @@ def encode(
     value: Any, tensors: list[torch.Tensor], keep: Callable[[Any], Handle], depth: int = 0
 ) -> Any:
     """Turn a value into JSON; tensors go to the list `tensors`, other objects through `keep`."""
-    if value is None or isinstance(value, bool):
-        return value
-    if type(value) is str:
-        return value[:TEXT_LIMIT] if depth >= 0 else value
+    rule = _WAYS.get(type(value))
+    if rule is not None:
+        return rule(value)
     if isinstance(value, int):
-        value = int(value)
-        return value if abs(value) < 2**63 else {"f": "inf" if value > 0 else "-inf"}
+        return _whole(int(value))
     if isinstance(value, float):
-        value = float(value)
-        return value if math.isfinite(value) else {"f": str(value)}
+        return _real(float(value))
     if isinstance(value, Number):
-        return {"n": encode(value.value, tensors, keep)}
+        return {"n": _real(value.value)}
     if isinstance(value, Ref):
         return {"r": value.handle.number, "p": list(value.path)}
     if isinstance(value, torch.Tensor):
         return _encode_tensor(value, tensors, keep)
+    inner = depth + 1
     if depth < DEPTH_LIMIT and isinstance(value, dict):
         pairs = [
-            [encode(k, tensors, keep, depth + 1), encode(v, tensors, keep, depth + 1)]
+            [encode(k, tensors, keep, inner), encode(v, tensors, keep, inner)]
             for k, v in value.items()
         ]
         return {"d": pairs}
     if depth < DEPTH_LIMIT and isinstance(value, list | tuple):
         tag = "l" if isinstance(value, list) else "u"
-        return {tag: [encode(item, tensors, keep, depth + 1) for item in value]}
+        return {tag: [encode(item, tensors, keep, inner) for item in value]}
     other = None if isinstance(value, Handle) else _plain(value)
     if other is not None:
-        return encode(other, tensors, keep, depth + 1)
+        return encode(other, tensors, keep, inner)
     handle = value if isinstance(value, Handle) else keep(value)
     return {"h": handle.number, "k": handle.kind}
+
+
+def _whole(value: int) -> Any:
+    return value if abs(value) < 2**63 else {"f": "inf" if value > 0 else "-inf"}
+
+
+def _real(value: float) -> Any:
+    return value if math.isfinite(value) else {"f": str(value)}
+
+
+# of classes that need no search, and are most of a message
+_WAYS: dict[type, Callable[[Any], Any]] = {
+    type(None): lambda value: None,
+    bool: lambda value: value,
+    int: _whole,
+    float: _real,
+    str: lambda value: value[:TEXT_LIMIT],
+}
 
 
 def _plain(value: Any) -> Number | torch.Tensor | None:
@@ -250,11 +273,12 @@ class Decoder:
         self.nodes += 1
         if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT + 1:
             raise WireError("a message has too many values")
-        if isinstance(node, str):
+        kind = type(node)  # what JSON holds is of no other class
+        if kind is str:
             return node[:TEXT_LIMIT]
-        if node is None or isinstance(node, bool | int | float):
+        if kind in _PLAIN:
             return node
-        if not isinstance(node, dict) or not node:
+        if kind is not dict or not node:
             raise WireError("a value has an unknown form")
         tag = next(iter(node))
         rule = _RULES.get(tag)
