@@ -29,6 +29,11 @@ class Group:
         names = " ".join(map(str, self.folders))
         return ["/bin/sh", "-c", f"GROUPS_OF_WORKER='{names}'; {_ENTER}exec \"$@\"", "sh", *command]
 
+    def take_in(self, process: int) -> None:
+        """Let a process enter the group; raises `OSError`."""
+        for folder in self.folders:
+            (folder / "cgroup.procs").write_text(str(process))
+
     def ran_out(self) -> bool:
         """Whether the kernel ended a process of the group because its memory was used up."""
         for folder in self.folders:

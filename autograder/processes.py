@@ -3,45 +3,182 @@ and the two go together."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
+import select
+import socket
 import subprocess
+import threading
 from dataclasses import dataclass
+from typing import IO, Any
 
 from autograder import cgroups, sandbox
+
+_SECONDS = 60.0  # for the fork server to import torch, or a box to be made
+_ANSWER = 1 << 16  # bytes of an answer of the fork server
 
 
 @dataclass
 class Started:
-    """A worker's process, with the cgroup that it is in, where there is one."""
+    """A worker: the process to kill, its pipes, and the cgroup that it is in, where there is one.
+
+    number: of the worker, another than that of the process where that only holds its box.
+    """
 
     process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    answers: IO[bytes]
     group: cgroups.Group | None
+    number: int
 
     def end(self) -> None:
         """End it and everything that it started."""
         sandbox.end(self.process)
+        for stream in (self.requests, self.answers):
+            with contextlib.suppress(OSError):
+                stream.close()
         if self.group is not None:
             self.group.close()
 
 
 def start(boxed: bool, fork: bool, device: str = "cpu") -> Started:
-    """Start a worker without waiting for it; the arguments are those of a `Submission`."""
+    """Start a worker without waiting for it; the arguments are those of a `Submission`.
+
+    The first one of this process imports torch itself, beside the host; those after it are forked,
+    where there is a box to put them into.
+    """
     launch = sandbox.launch(boxed, device)
-    group = cgroups.make() if boxed else None
     options = {**launch.options, "fork": fork, "stderr": debugging()}
+    if boxed and device == "cpu":
+        forked = forkserver.start(options)
+        if forked is not None:
+            return forked
+    group = cgroups.make() if boxed else None
     command = [*launch.command, json.dumps(options)]
-    process = subprocess.Popen(
-        command if group is None else group.entered(command),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if debugging() else subprocess.DEVNULL,
-        env=launch.environment,
-        start_new_session=True,
-    )
-    return Started(process, group)
+    process = _popen(command if group is None else group.entered(command), launch.environment)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return Started(process, process.stdin, process.stdout, group, process.pid)
 
 
 def debugging() -> bool:
     """Whether the processes that run student code may write to standard error."""
     return bool(os.environ.get("AUTOGRADER_DEBUG"))
+
+
+def _popen(command: list[str], environment: dict[str, str], **more: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **more},
+        stderr=None if debugging() else subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+class ForkServer:
+    """The process that forks workers into boxes; see `autograder/worker/forkserver.py`.
+
+    It starts with the second worker of this process. Where it cannot be had, or fails once, every
+    worker starts by itself, as the first one did.
+    """
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.control: socket.socket | None = None
+        self.asked, self.failed = False, False
+        self.lock = threading.Lock()
+
+    def start(self, options: dict[str, Any]) -> Started | None:
+        """A worker, or None where it is to start by itself."""
+        with self.lock:
+            asked, self.asked = self.asked, True
+            if not asked or self.failed:
+                return None
+            try:
+                return self._start(options)
+            except (OSError, ValueError) as error:
+                if debugging():
+                    print(f"the fork server is not used: {error}")
+                self.failed = True
+                self.close()
+                return None
+
+    def _start(self, options: dict[str, Any]) -> Started:
+        control = self.control or self._connect()
+        group = cgroups.make()
+        box, held = _hold_box(group)
+        requests, answers = os.pipe(), os.pipe()
+        started = Started(
+            box, os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb"), group, box.pid
+        )
+        try:
+            told = json.dumps({"box": held, "options": options}).encode()
+            socket.send_fds(control, [told], [requests[0], answers[1]])
+            answer = json.loads(control.recv(_ANSWER) or "null")
+            if not isinstance(answer, dict) or not isinstance(answer.get("worker"), int):
+                raise OSError(f"no worker was forked: {answer}")
+            started.number = answer["worker"]
+            if group is not None:
+                group.take_in(started.number)  # it waits for its first request
+        except BaseException:
+            started.end()
+            raise
+        finally:
+            os.close(requests[0])
+            os.close(answers[1])
+        return started
+
+    def _connect(self) -> socket.socket:
+        launch = sandbox.launch_forkserver()
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            command = [*launch.command, json.dumps(launch.options)]
+            self.process = _popen(
+                command, launch.environment, stdin=other, stdout=subprocess.DEVNULL
+            )
+        own.settimeout(_SECONDS)
+        self.control = own
+        if own.recv(_ANSWER) != b"ready":
+            raise OSError("it did not start")
+        return own
+
+    def close(self) -> None:
+        """End it; workers stay."""
+        if self.control is not None:
+            self.control.close()
+        if self.process is not None:
+            sandbox.end(self.process)
+        self.process = self.control = None
+
+
+def _hold_box(group: cgroups.Group | None) -> tuple[subprocess.Popen[bytes], int]:
+    """An empty box: the process to kill, and the number of the first process inside."""
+    told, tell = os.pipe()
+    command = sandbox.empty_box(tell)
+    process = _popen(
+        command if group is None else group.entered(command),
+        {"PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[tell],
+    )
+    os.close(tell)
+    try:
+        assert process.stdout is not None
+        with os.fdopen(told, "rb") as info:
+            first = json.load(info)["child-pid"]
+        if (
+            not select.select([process.stdout], [], [], _SECONDS)[0]
+            or process.stdout.read(1) != b"\n"
+        ):
+            raise OSError("the box was not made")
+        return process, first
+    except BaseException:
+        sandbox.end(process)
+        raise
+
+
+forkserver = ForkServer()
+atexit.register(forkserver.close)

@@ -25,8 +25,7 @@ from autograder.networks import Network, Operation, Unconfirmed
 from autograder.outcomes import Stopped
 from autograder.processes import debugging
 from autograder.waiting import Clock, waited
-from autograder.worker import syscalls, wire
-from autograder.worker.__main__ import drop_privileges, leave_keyring
+from autograder.worker import privileges, streams, syscalls, wire
 
 _HEADER_LIMIT = 64 << 20  # bytes; of a claim that came over the wire already
 _SPARE = 5.0  # seconds, beyond those after which the referee itself gives up
@@ -104,9 +103,9 @@ class _Referee:
         assert process.stdin is not None
         assert process.stdout is not None
         self.late = False
-        known, self.known = self.known is network, network
+        known, self.known = self.known, network
         sent: list[Tensor] = []
-        claim = None if known else _claim(network)
+        claim = None if known is network else _claim(network, known)
         told = wire.encode([op, claim, list(tensors)], sent, _refuse)
         with self.clock.running(networks.SECONDS_LIMIT + _SPARE):
             wire.write_frame(process.stdin, {"ask": told}, sent)
@@ -150,8 +149,11 @@ def _ask(op: str, network: Network, *tensors: Tensor) -> Any:
     return found
 
 
-def _claim(network: Network) -> dict[str, Any]:
-    return {**vars(network), "operations": [vars(operation) for operation in network.operations]}
+def _claim(network: Network, known: Network | None) -> dict[str, Any]:
+    """What the referee must be told of a network; not its operations, where it knows them."""
+    same = known is not None and known.operations is network.operations
+    told = None if same else [vars(operation) for operation in network.operations]
+    return {**vars(network), "operations": told}
 
 
 def _refuse(value: object) -> wire.Handle:
@@ -161,6 +163,7 @@ def _refuse(value: object) -> wire.Handle:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until the host hangs up."""
     network: Network | None = None
+    operations: list[Operation] = []
     while True:
         try:
             header, tensors = wire.read_frame(requests, _HEADER_LIMIT)
@@ -168,7 +171,9 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         op, claim, inputs = wire.Decoder(tensors)(header["ask"])
         if claim is not None:
-            operations = [Operation(**told) for told in claim.pop("operations")]
+            told = claim.pop("operations")
+            if told is not None:
+                operations = [Operation(**fields) for fields in told]
             network = Network(operations=operations, **claim)
         assert network is not None
         sent: list[Tensor] = []
@@ -192,15 +197,13 @@ def _perform(op: str, network: Network, inputs: list[Tensor]) -> Any:
 def main() -> None:
     """Serve on standard input and output, as an ordinary user and within the given memory."""
     options = json.loads(sys.argv[1])
-    leave_keyring()
-    if options.get("uid"):
-        drop_privileges(options["uid"])
+    privileges.leave_keyring()
+    if options.get("alone"):
+        privileges.give_up(options.get("uid"))
     syscalls.refuse_calls()
     import torch
 
     torch.set_num_threads(1)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1):
-        os.dup2(nowhere, stream)
+    streams.silence(errors=True)
     serve(requests, answers)

@@ -68,10 +68,8 @@ def launch(boxed: bool, device: str = "cpu") -> Launch:
     options: dict[str, Any] = {"memory": MEMORY, "file_size": FILE_SIZE, "device": device}
     if not boxed:
         return Launch([*_BESIDE, str(WORKER)], _environment(boxed, device), options)
-    options |= {"processes": PROCESSES, "alone": 1}
-    if _is_root():
-        options["uid"] = _nobody()
-    else:
+    options |= {"processes": PROCESSES, "alone": 1, **_user()}
+    if not _is_root():
         options["processes"] += _own_processes()
     box = _box(_gpu_nodes() if device == "cuda" else [])
     command = [*box, "--", *_INSIDE, "/grader/worker"]
@@ -88,8 +86,23 @@ def launch_referee(boxed: bool) -> Launch:
     if not boxed:
         return Launch([*_BESIDE, "-c", code], environment, {})
     box = _box(grader=True)
-    options = {"uid": _nobody()} if _is_root() else {}
-    return Launch([*box, "--", *_INSIDE, "-c", code], environment, options)
+    return Launch([*box, "--", *_INSIDE, "-c", code], environment, {"alone": 1, **_user()})
+
+
+def launch_forkserver() -> Launch:
+    """How the fork server starts, beside the host: it runs no student code; see `forkserver`."""
+    options = {"forks_workers": 1}
+    return Launch([*_INSIDE, str(WORKER)], _environment(True, "cpu"), options)
+
+
+def empty_box(tell: int) -> list[str]:
+    """The command of a box in which nothing runs yet, and that ends when it is killed.
+
+    It prints a line once it is made. What is left alone inside is adopted by its first process,
+    and forgotten. tell: the open file to which bubblewrap writes, as JSON, that process's number.
+    """
+    wait = "trap '' CHLD; echo; exec sleep infinity"
+    return [*_box(), "--as-pid-1", "--info-fd", str(tell), "--", "/bin/sh", "-c", wait]
 
 
 def _environment(boxed: bool, device: str) -> dict[str, str]:
@@ -101,9 +114,9 @@ def _environment(boxed: bool, device: str) -> dict[str, str]:
     return environment
 
 
-def _nobody() -> int:
-    """A user that nobody else is."""
-    return 1_000_000_000 + secrets.randbelow(1_000_000_000)
+def _user() -> dict[str, int]:
+    """The user to become under root: one that nobody else is."""
+    return {"uid": 1_000_000_000 + secrets.randbelow(1_000_000_000)} if _is_root() else {}
 
 
 def _gpu_nodes() -> list[Path]:
@@ -135,7 +148,8 @@ def _box(passed: Sequence[Path] = (), grader: bool = False) -> list[str]:
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
     if _is_root():  # the worker becomes nobody's user itself, and drops these with it
-        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            command += ["--cap-add", name]
     else:
         command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     folders = [Path(p) for p in _SYSTEM] + _interpreter()

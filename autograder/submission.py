@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autograder import cgroups, contract, processes, sandbox
+from autograder import contract, processes, sandbox
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked
 from autograder.processes import Started
 from autograder.waiting import Clock, waited
@@ -66,8 +65,7 @@ class Submission:
         self.answer_seconds, self.statement_seconds = answer_seconds, statement_seconds
         self.skip: list[tuple[int, int]] = []
         self.dead: str | None = None  # why no worker can be had any more
-        self._process: subprocess.Popen[bytes] | None = None
-        self._group: cgroups.Group | None = None
+        self._worker: Started | None = None
         self._ready: Definitions | None = None
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
@@ -82,8 +80,7 @@ class Submission:
 
     def launch(self, started: Started | None = None) -> None:
         """Start a worker without waiting for it, unless it was."""
-        made = started or processes.start(self.boxed, self.fork, self.device)
-        self._process, self._group = made.process, made.group
+        self._worker = started or processes.start(self.boxed, self.fork, self.device)
         self._ready = None
         request = {
             "cells": self.cells,
@@ -92,14 +89,13 @@ class Submission:
             "trainers": contract.TRAINERS,
         }
         threading.Thread(
-            target=self._send_quietly, args=(self._process, request), daemon=True
+            target=self._send_quietly, args=(self._worker, request), daemon=True
         ).start()
 
     @staticmethod
-    def _send_quietly(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
-        assert process.stdin is not None
+    def _send_quietly(worker: Started, request: dict[str, Any]) -> None:
         with contextlib.suppress(OSError, ValueError):
-            wire.write_frame(process.stdin, request, [])
+            wire.write_frame(worker.requests, request, [])
 
     @property
     def definitions(self) -> Definitions:
@@ -111,7 +107,7 @@ class Submission:
         return self._ready
 
     def _await_ready(self) -> None:
-        if self._process is None:
+        if self._worker is None:
             self.launch()
         last, before, began = None, self._defining, time.monotonic()
         try:
@@ -139,32 +135,27 @@ class Submission:
 
     def _read(self, seconds: float) -> tuple[dict[str, Any], list[torch.Tensor]]:
         """Read one frame; after `seconds` the worker is killed, and the read ends."""
-        process = self._process
-        if process is None or process.stdout is None:
+        if self._worker is None:
             raise EOFError
         self._seconds = seconds
         with self._clock.running(seconds):
-            return wire.read_frame(process.stdout)
+            return wire.read_frame(self._worker.answers)
 
     def _waited(self) -> float:
-        process = self._process
-        return 0.0 if process is None else waited(process.pid)
+        worker = self._worker
+        return 0.0 if worker is None else waited(worker.number)
 
     def _time_out(self) -> None:
         self._slow = True
-        if self._process is not None:
-            sandbox.kill(self._process)
+        if self._worker is not None:
+            sandbox.kill(self._worker.process)
 
     def close(self) -> None:
         """End the worker and everything that it started."""
-        process, self._process = self._process, None
-        group, self._group = self._group, None
+        worker, self._worker = self._worker, None
         self._clock.stopped = True
-        if process is None:
-            return
-        sandbox.end(process)
-        if group is not None:
-            group.close()
+        if worker is not None:
+            worker.end()
 
     @contextlib.contextmanager
     def session(self, seed: int) -> Iterator[Session]:
@@ -177,7 +168,7 @@ class Submission:
         try:
             yield session
         finally:
-            if session.opened and self._process is not None:
+            if session.opened and self._worker is not None:
                 with contextlib.suppress(Stopped), self._charged():
                     self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
 
@@ -222,14 +213,15 @@ class Submission:
     def _exchange(
         self, request: dict[str, Any], tensors: list[torch.Tensor], seconds: float, expected: str
     ) -> tuple[dict[str, Any], list[torch.Tensor]]:
-        process = self._process
+        worker = self._worker
         self._slow = False
-        if process is None or process.stdin is None:
+        if worker is None:
             raise Stopped("The process that ran your code has ended.")
         try:
-            with self._clock.running(seconds):  # it may not read what it is sent
-                wire.write_frame(process.stdin, request, tensors)
-            header, received = self._read(seconds)
+            self._seconds = seconds
+            with self._clock.running(seconds):  # it may not even read what it is sent
+                wire.write_frame(worker.requests, request, tensors)
+                header, received = wire.read_frame(worker.answers)
         except (wire.WireError, EOFError, OSError, ValueError) as error:
             raise self._lost(str(error)) from error
         if expected in header or (expected == "value" and "error" in header):
@@ -238,7 +230,8 @@ class Submission:
 
     def _lost(self, reason: str) -> Stopped:
         """Forget a worker that broke off; the next session starts another."""
-        slow, full = self._slow, self._group is not None and self._group.ran_out()
+        group = self._worker.group if self._worker is not None else None
+        slow, full = self._slow, group is not None and group.ran_out()
         self.close()
         self._ready = None
         if slow:
@@ -264,6 +257,8 @@ class Session:
 
     def __init__(self, submission: Submission, seed: int) -> None:
         self.submission, self.seed, self.opened = submission, seed, False
+        # VAE with stand-ins for its networks, and whether it misreads arguments, once it was asked
+        self.model_class: tuple[Any, bool] | None = None
 
     def ask(self, op: str, *args: Any, seconds: float | None = None) -> Any:
         """Ask for one operation of the worker by its name."""

@@ -71,7 +71,7 @@ def _call(
     session: Session, handed_in: Handle, watched: Handle, count: int, nz: int, handed: bool
 ) -> Call:
     decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
-    before = len(seen_by(session, decoder))
+    before = len(seen_by(session, decoder)[0])
     try:
         images = session.call(session.read("sample_images"), handed_in, count, nz)
     except Raised as error:
@@ -79,8 +79,8 @@ def _call(
             error.misconception = "wrong-latent"
             error.message += " Latents go to the decoder alone."
         raise
-    latents = seen_by(session, decoder)[before:]
-    return Call(images, latents, handed, bool(seen_by(session, encoder)))
+    latents, encoded = seen_by(session, decoder, encoder)
+    return Call(images, latents[before:], handed, bool(encoded))
 
 
 def _models(session: Session) -> list[str]:

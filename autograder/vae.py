@@ -189,11 +189,15 @@ def decoded(latents: list[Tensor], image: Any, nz: int, batch: int) -> Tensor | 
     return None
 
 
-def seen_by(session: Session, part: Handle) -> list[Tensor]:
-    """The tensors that a stand-in was given, oldest first, as the worker has it."""
-    found = session.attribute(part, "standin_seen")
-    listed = found if isinstance(found, list) else []
-    return [plain(z) for z in listed if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
+def seen_by(session: Session, *parts: Handle) -> list[list[Tensor]]:
+    """The tensors that each of some stand-ins was given, oldest first, as the worker has it."""
+    told = session.ask("seen", list(parts))
+    if not isinstance(told, list) or len(told) != len(parts):
+        told = [None for _ in parts]
+    return [
+        [plain(z) for z in found if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
+        for found in (found if isinstance(found, list) else [] for found in told)
+    ]
 
 
 MANY = (66, 79)  # images of which the noise is looked at: more than a usual batch
@@ -232,9 +236,11 @@ class Model:
     ) -> None:
         self.session, self.nz, self.beta, self.heads = session, nz, beta, heads
         self.line = line or (1.0, 0.0)
-        session.ask("take_over")
-        kind = session.read("VAE")
-        made = self._make(kind)
+        self._codes: Handle | None = None
+        if session.model_class is None:
+            session.ask("take_over")
+            session.model_class = session.read("VAE"), session.misreads_arguments("VAE")
+        made = self._make(*session.model_class)
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
@@ -245,12 +251,12 @@ class Model:
         self.decoder = session.hold("part", made, "decoder", nz)
         self._keep_beta()
 
-    def _make(self, kind: Any) -> Any:
+    def _make(self, kind: Any, misreads_arguments: bool) -> Any:
         """An object of the class: without its beta, or bare, if the constructor fails otherwise.
 
         What a failing constructor costs is charged in vae-forward.
         """
-        if self.session.misreads_arguments("VAE"):
+        if misreads_arguments:
             with contextlib.suppress(Raised):
                 return self.session.call(kind, nz=self.nz, beta=self.beta)
         ways: list[Callable[[], Any]] = [
@@ -286,25 +292,26 @@ class Model:
         """Call the model on images that hold the code q."""
         slope, shift = self.line
         x = standins.image_of((q - shift) / slope)
-        before = len(self.latents())
-        coded = len(self._seen(self.encoder))
+        before, coded = map(len, self._seen())
         try:
             handle, output = self.session.keep_call(self.handle, x)
         except Raised as error:
             self._look_at_latents(error, len(q), before)
             raise
-        codes = self.session.hold("keep", self.encoder, "standin_seen")
+        if self._codes is None:
+            self._codes = self.session.hold("keep", self.encoder, "standin_seen")
         code = code_of(x, q)
+        latents, encoded = self._seen()
+        latents, encoded = latents[before:], encoded[coded:]
         made = Forward(
             self._returned(output, q) if self.heads else code,
             x,
             handle,
             output,
-            self.latents()[before:],
-            codes,
+            latents,
+            self._codes,
             code,
         )
-        encoded = self._seen(self.encoder)[coded:]
         made.coded = (coded, coded + len(encoded))
         if not self.heads:
             made.line = _line_of(output, code)
@@ -312,7 +319,7 @@ class Model:
         if encoded and not any(len(e) == len(q) for e in encoded):
             self._look_for_images(x)
         if gradient and made.path is not None:
-            leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
+            leaves = [Ref(self._codes, (i,)) for i in range(*made.coded)]
             told = self.session.gradients(Ref(handle, made.path), leaves)
             found = [plain(g) for g in told if g is not None]
             if found and all(g.shape == found[0].shape for g in found):
@@ -324,7 +331,7 @@ class Model:
 
         def encoded() -> Tensor | None:
             self.session.call(self.handle, x)
-            seen = self._seen(self.encoder)
+            seen = self._seen()[1]
             return seen[-1] if seen else None
 
         name = images_followed(self.session, "VAE", encoded)
@@ -349,10 +356,12 @@ class Model:
 
     def latents(self) -> list[Tensor]:
         """The latents decoded so far, oldest first."""
-        return self._seen(self.decoder)
+        return self._seen()[0]
 
-    def _seen(self, part: Handle) -> list[Tensor]:
-        return seen_by(self.session, part)
+    def _seen(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What was decoded and what was encoded so far."""
+        decoded, encoded = seen_by(self.session, self.decoder, self.encoder)
+        return decoded, encoded
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the model."""

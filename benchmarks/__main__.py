@@ -25,7 +25,7 @@ from rich.progress import Progress
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from autograder import learning, referee
+from autograder import learning, processes, referee
 from autograder.grading import Grade
 from autograder.notebook import Notebook, read
 from autograder.run import Run, perform
@@ -76,31 +76,35 @@ class Metered(Submission):
 
     def close(self) -> None:
         """As ever."""
-        if self._process is not None:
-            Metered.spent += cpu_of(self._process.pid)
+        if self._worker is not None:
+            Metered.spent += sum(map(cpu_of, {self._worker.number, self._worker.process.pid}))
         super().close()
 
 
 def cpu_of_grading(notebook: Notebook) -> float:
-    """CPU seconds of host, worker and referee for one more notebook in this process."""
-    Metered.spent, begun = 0.0, time.process_time() + cpu_of_referee()
+    """CPU seconds of all processes for one more notebook in this process."""
+    Metered.spent, begun = 0.0, time.process_time() + cpu_of_helpers()
     submission = Metered(notebook.cells, boxed=True)
     perform(Run(Grade(notebook), submission, seed=1, learning=False))
     submission.close()
-    return time.process_time() + cpu_of_referee() - begun + Metered.spent
+    return time.process_time() + cpu_of_helpers() - begun + Metered.spent
 
 
-def cpu_of_referee() -> float:
-    """CPU seconds of the referee so far."""
-    process = referee._referee.process
-    return 0.0 if process is None else cpu_of(process.pid)
+def cpu_of_helpers() -> float:
+    """CPU seconds of the referee and the fork server so far."""
+    helpers = (referee._referee.process, processes.forkserver.process)
+    return sum(cpu_of(process.pid) for process in helpers if process is not None)
 
 
 def cpu_of_start() -> float:
-    """CPU seconds of a worker with nothing to define, until it is ready."""
-    submission, Metered.spent = Metered([], boxed=True), 0.0
-    _ = submission.definitions
-    submission.close()
+    """CPU seconds of a first worker with nothing to define, until it is ready."""
+    kept, processes.forkserver = processes.forkserver, processes.ForkServer()
+    try:
+        submission, Metered.spent = Metered([], boxed=True), 0.0
+        _ = submission.definitions
+        submission.close()
+    finally:
+        processes.forkserver = kept
     return Metered.spent
 
 

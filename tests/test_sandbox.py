@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from autograder import cgroups
+from autograder import cgroups, processes
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
 from autograder.worker import syscalls
-from tests.system import ROOT, as_ordinary_user
 
 PREAMBLE = "import os, socket, subprocess, sys, time, torch"
-pytestmark = pytest.mark.usefixtures("box")
+pytestmark = pytest.mark.usefixtures("box", "way")
+
+
+@pytest.fixture(params=["by itself", "forked"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers start by themselves, as the first one does, or are forked, as those after it are."""
+    server = processes.forkserver
+    if request.param == "by itself":
+        monkeypatch.setattr(processes.ForkServer, "start", lambda *_: None)
+    monkeypatch.setattr(server, "asked", True)
+    yield
+    assert not server.failed
 
 
 def asked(source: str, *, boxed: bool = True) -> object:
@@ -94,25 +102,6 @@ def test_memory_is_limited() -> None:
 
 def test_whoever_runs_inside_is_not_root() -> None:
     assert asked("def sample_images(): return os.getuid()") != 0
-
-
-def test_all_that_holds_under_root_holds_for_an_ordinary_user(common_folder: Path) -> None:
-    """The tests above, run again by a user without rights."""
-    if os.geteuid() != 0:
-        return  # they were
-    chosen = "network or files or imported or environment or read_only or limited or not_root"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    command += [f"--basetemp={common_folder / 'pytest'}"]
-    done = subprocess.run(
-        as_ordinary_user(*command, "-k", chosen),
-        cwd=ROOT,
-        env={**os.environ, "HOME": "/tmp", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "8 passed" in done.stdout, done.stdout
 
 
 @pytest.fixture(params=[(True, True), (True, False), (False, True), (False, False)])
@@ -225,7 +214,8 @@ def test_the_memory_of_all_processes_is_bounded_together() -> None:
 def test_a_group_is_gone_when_its_submission_is_closed() -> None:
     made = Submission([PREAMBLE], boxed=True)
     _ = made.definitions
-    group = made._group
+    assert made._worker is not None
+    group = made._worker.group
     assert group is not None
     assert all(folder.exists() for folder in group.folders)
     made.close()

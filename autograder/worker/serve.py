@@ -37,6 +37,15 @@ _MODELS = {
 }
 
 
+def prepare() -> None:
+    """Make torch and Jupyter as a notebook is to find them; once in a process."""
+    torch.set_num_threads(1)
+    # no GPU of a Mac either; CUDA is hidden by the environment
+    torch.backends.mps.is_available = functools.cache(lambda: False)
+    postpone_dynamo()
+    _imitate_jupyter()
+
+
 class Worker:
     """Serves one notebook; see `run` for the order of things."""
 
@@ -49,11 +58,6 @@ class Worker:
 
     def run(self) -> None:
         """Definitions first, then one session after the other until the host hangs up."""
-        torch.set_num_threads(1)
-        # no GPU of a Mac either; CUDA is hidden by the environment
-        torch.backends.mps.is_available = functools.cache(lambda: False)
-        postpone_dynamo()
-        _imitate_jupyter()
         request, _ = wire.read_frame(self.requests, header_limit=1 << 40)  # a whole notebook
         self.skip = {(cell, index) for cell, index in request["skip"]}
         notebook = definitions.read(request["cells"], self._progress)
@@ -166,6 +170,7 @@ class Session:
             "make": self.make,
             "take_over": lambda: impersonation.take_over(namespace),
             "part": self.part,
+            "seen": lambda parts: [part.standin_seen for part in parts],
             "bare": self.bare,
             "leave": self.leave,
             "move": self.move,

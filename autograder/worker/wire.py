@@ -24,6 +24,7 @@ NODE_LIMIT = 400_000  # values in one message
 DEPTH_LIMIT = 24  # containers within containers
 TEXT_LIMIT = 4_000  # characters of a string that student code made
 
+_CHUNK = 1 << 20  # bytes that are read at once, before more memory is taken
 _LENGTHS = struct.Struct("!IQ")
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -118,9 +119,9 @@ _MANY_DIGITS = re.compile("[0-9]{19}")  # at least, of a number that is too larg
 
 
 def _read_exactly(stream: IO[bytes], size: int) -> bytearray:
-    data = bytearray()
+    data = bytearray(stream.read(min(size, _CHUNK)) if size else b"")
     while len(data) < size:
-        chunk = stream.read(min(size - len(data), 1 << 20))
+        chunk = stream.read(min(size - len(data), _CHUNK))
         if not chunk:
             raise EOFError
         data += chunk
@@ -184,33 +185,36 @@ def encode(
     value: Any, tensors: list[torch.Tensor], keep: Callable[[Any], Handle], depth: int = 0
 ) -> Any:
     """Turn a value into JSON; tensors go to the list `tensors`, other objects through `keep`."""
-    rule = _WAYS.get(type(value))
+    kind = type(value)
+    rule = _WAYS.get(kind)
     if rule is not None:
         return rule(value)
+    if kind is Handle:
+        return {"h": value.number, "k": value.kind}
+    inner = depth + 1
+    if isinstance(value, list | tuple) and depth < DEPTH_LIMIT:
+        tag = "l" if isinstance(value, list) else "u"
+        return {tag: [encode(item, tensors, keep, inner) for item in value]}
+    if isinstance(value, dict) and depth < DEPTH_LIMIT:
+        pairs = [
+            [encode(k, tensors, keep, inner), encode(v, tensors, keep, inner)]
+            for k, v in value.items()
+        ]
+        return {"d": pairs}
+    if isinstance(value, torch.Tensor):
+        return _encode_tensor(value, tensors, keep)
+    if isinstance(value, Ref):
+        return {"r": value.handle.number, "p": list(value.path)}
     if isinstance(value, int):
         return _whole(int(value))
     if isinstance(value, float):
         return _real(float(value))
     if isinstance(value, Number):
         return {"n": _real(value.value)}
-    if isinstance(value, Ref):
-        return {"r": value.handle.number, "p": list(value.path)}
-    if isinstance(value, torch.Tensor):
-        return _encode_tensor(value, tensors, keep)
-    inner = depth + 1
-    if depth < DEPTH_LIMIT and isinstance(value, dict):
-        pairs = [
-            [encode(k, tensors, keep, inner), encode(v, tensors, keep, inner)]
-            for k, v in value.items()
-        ]
-        return {"d": pairs}
-    if depth < DEPTH_LIMIT and isinstance(value, list | tuple):
-        tag = "l" if isinstance(value, list) else "u"
-        return {tag: [encode(item, tensors, keep, inner) for item in value]}
-    other = None if isinstance(value, Handle) else _plain(value)
+    other = _plain(value)
     if other is not None:
         return encode(other, tensors, keep, inner)
-    handle = value if isinstance(value, Handle) else keep(value)
+    handle = keep(value)
     return {"h": handle.number, "k": handle.kind}
 
 

@@ -153,7 +153,7 @@ class Watched(Submission):
 
     def close(self) -> None:
         """Ask, then close."""
-        if self._process is not None and self._ready is not None and not self.busy:
+        if self._worker is not None and self._ready is not None and not self.busy:
             self.busy = True
             with contextlib.suppress(Unchecked), self.session(1) as session:
                 self.marked |= session.call(session.read("interpolate")) is True
