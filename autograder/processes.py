@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import IO, Any
@@ -99,23 +100,21 @@ class ForkServer:
                 return None
             try:
                 return self._start(options)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, LookupError) as error:
                 if debugging():
-                    print(f"the fork server is not used: {error}")
+                    print(f"the fork server is not used: {error}", file=sys.stderr)
                 self.failed = True
                 self.close()
                 return None
 
     def _start(self, options: dict[str, Any]) -> Started:
         control = self.control or self._connect()
-        group = cgroups.make()
-        box, held = _hold_box(group)
+        box, first, group = _hold_box()
         requests, answers = os.pipe(), os.pipe()
-        started = Started(
-            box, os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb"), group, box.pid
-        )
+        ends = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
+        started = Started(box, *ends, group, box.pid)
         try:
-            told = json.dumps({"box": held, "options": options}).encode()
+            told = json.dumps({"box": first, "options": options}).encode()
             socket.send_fds(control, [told], [requests[0], answers[1]])
             answer = json.loads(control.recv(_ANSWER) or "null")
             if not isinstance(answer, dict) or not isinstance(answer.get("worker"), int):
@@ -135,7 +134,8 @@ class ForkServer:
         launch = sandbox.launch_forkserver()
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            command = [*launch.command, json.dumps(launch.options)]
+            options = {**launch.options, "stderr": debugging()}
+            command = [*launch.command, json.dumps(options)]
             self.process = _popen(
                 command, launch.environment, stdin=other, stdout=subprocess.DEVNULL
             )
@@ -154,30 +154,31 @@ class ForkServer:
         self.process = self.control = None
 
 
-def _hold_box(group: cgroups.Group | None) -> tuple[subprocess.Popen[bytes], int]:
-    """An empty box: the process to kill, and the number of the first process inside."""
+def _hold_box() -> tuple[subprocess.Popen[bytes], int, cgroups.Group | None]:
+    """An empty box: the process to kill, the first process inside, and its cgroup."""
+    group = cgroups.make()
     told, tell = os.pipe()
-    command = sandbox.empty_box(tell)
-    process = _popen(
-        command if group is None else group.entered(command),
-        {"PATH": "/usr/bin:/bin"},
-        stdin=subprocess.DEVNULL,
-        pass_fds=[tell],
-    )
-    os.close(tell)
-    try:
-        assert process.stdout is not None
-        with os.fdopen(told, "rb") as info:
+    with os.fdopen(told, "rb") as info:
+        command = sandbox.empty_box(tell)
+        process = _popen(
+            command if group is None else group.entered(command),
+            {"PATH": "/usr/bin:/bin"},
+            stdin=subprocess.DEVNULL,
+            pass_fds=[tell],
+        )
+        os.close(tell)
+        try:
             first = json.load(info)["child-pid"]
-        if (
-            not select.select([process.stdout], [], [], _SECONDS)[0]
-            or process.stdout.read(1) != b"\n"
-        ):
-            raise OSError("the box was not made")
-        return process, first
-    except BaseException:
-        sandbox.end(process)
-        raise
+            assert process.stdout is not None
+            answers, _, _ = select.select([process.stdout], [], [], _SECONDS)
+            if not answers or process.stdout.read(1) != b"\n":
+                raise OSError("the box was not made")
+        except BaseException:
+            sandbox.end(process)
+            if group is not None:
+                group.close()
+            raise
+        return process, first, group
 
 
 forkserver = ForkServer()

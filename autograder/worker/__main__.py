@@ -22,7 +22,7 @@ def _start() -> None:
         import forkserver
 
         sys.path.remove(here)
-        forkserver.serve_host()
+        forkserver.serve_host(options)
         return
     import privileges
     import streams

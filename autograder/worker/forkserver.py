@@ -30,14 +30,14 @@ _REQUEST = 1 << 16  # bytes, at most
 INSIDE = "/grader/worker"  # where a box has this folder
 
 
-def serve_host() -> None:
+def serve_host(options: dict[str, Any]) -> None:
     """Answer the host on standard input, a socket, until it hangs up.
 
     A request names a process in the box to enter, and the worker's options; it brings the pipes of
     its requests and answers. The answer is the worker's number, or why there is none.
     """
     control = socket.socket(fileno=os.dup(0))
-    streams.silence()
+    streams.silence(options["stderr"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none that ends is waited for
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     serve.prepare()
