@@ -89,6 +89,7 @@ def _check_of(item: pytest.Item) -> pytest.Mark | None:
     return item.get_closest_marker("check")
 
 
+@pytest.hookimpl(trylast=True)  # when what -k leaves out is gone
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     order = [task.id for task in contract.TASKS]
     run = config.stash.get(_RUN, None)

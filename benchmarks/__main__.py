@@ -96,11 +96,11 @@ def cpu_of_helpers() -> float:
     return sum(cpu_of(process.pid) for process in helpers if process is not None)
 
 
-def cpu_of_start() -> float:
-    """CPU seconds of a first worker with nothing to define, until it is ready."""
+def cpu_of_start(notebook: Notebook) -> float:
+    """CPU seconds of the notebook's worker, started by itself, until its cells were executed."""
     kept, processes.forkserver = processes.forkserver, processes.ForkServer()
     try:
-        submission, Metered.spent = Metered([], boxed=True), 0.0
+        submission, Metered.spent = Metered(notebook.cells, boxed=True), 0.0
         _ = submission.definitions
         submission.close()
     finally:
@@ -148,7 +148,8 @@ def measure(rounds: int) -> list[tuple[str, str, str]]:
         notebook = Path(folder) / "vae.ipynb"
         shutil.copy(REFERENCE, notebook)
         torch.set_num_threads(1)
-        cpu_of_grading(parsed)  # what comes once
+        for _ in range(2):  # what comes once: here, and in the fork server
+            cpu_of_grading(parsed)
         train_bare()
         for _ in bar.track(range(rounds), description="rounds"):
             bare = note("bare", seconds_of(lambda: run(sys.executable, "-c", BARE)))
@@ -156,7 +157,7 @@ def measure(rounds: int) -> list[tuple[str, str, str]]:
             note("grade", quick)
             note("grade ratio", quick / bare)
             note("learning", seconds_of(lambda: grade_command(notebook)))
-            start = note("start", cpu_of_start())
+            start = note("start", cpu_of_start(parsed))
             more = note("more", cpu_of_grading(parsed))
             note("more ratio", more / start)
             note("step ratio", seconds_of(train_reference) / seconds_of(train_bare))
@@ -169,7 +170,8 @@ def measure(rounds: int) -> list[tuple[str, str, str]]:
         ),
         ("`autograder grade`, with learning", f"{middle['learning']:.1f} s", "at most 25 s"),
         (
-            "CPU seconds of one more notebook in a warm grader against the start of its worker",
+            "CPU seconds of one more notebook in a warm grader against a cold start of its worker,"
+            " cells executed",
             f"{middle['more ratio']:.2f} ({middle['more']:.1f} s, {middle['start']:.1f} s)",
             "at most 2.5",
         ),

@@ -40,7 +40,7 @@ def _start() -> None:
     import serve
 
     sys.path.remove(here)
-    serve.prepare()
+    serve.prepare(options["fork"])
     serve.Worker(requests, answers, options).run()
 
 

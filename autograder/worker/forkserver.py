@@ -40,7 +40,7 @@ def serve_host(options: dict[str, Any]) -> None:
     streams.silence(options["stderr"])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none that ends is waited for
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    serve.prepare()
+    serve.prepare(forks=True)
     gc.freeze()
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         return  # a child would have one of its threads, and the locks of all

@@ -37,13 +37,31 @@ _MODELS = {
 }
 
 
-def prepare() -> None:
-    """Make torch and Jupyter as a notebook is to find them; once in a process."""
+def prepare(forks: bool) -> None:
+    """Make torch and Jupyter as a notebook is to find them; once in a process that forks or not."""
     torch.set_num_threads(1)
     # no GPU of a Mac either; CUDA is hidden by the environment
     torch.backends.mps.is_available = functools.cache(lambda: False)
     postpone_dynamo()
     _imitate_jupyter()
+    if forks and sys.platform == "linux":  # elsewhere, libraries may not bear a fork after use
+        _warm_up()
+
+
+def _warm_up() -> None:
+    """Use the libraries under torch once: what they set up then, all that is forked finds done."""
+    kept = torch.get_rng_state()
+    down, up = torch.nn.Conv2d(1, 2, 3), torch.nn.ConvTranspose2d(2, 1, 3)
+    network = torch.nn.Sequential(down, torch.nn.BatchNorm2d(2), torch.nn.LeakyReLU(), up)
+    optimiser = torch.optim.Adam(network.parameters())
+    with torch.no_grad():  # the engine of gradients is left to those that need it
+        image = torch.rand(2, 1, 8, 8)
+        torch.nn.functional.mse_loss(network(image).sigmoid(), image).item()
+        torch.nn.functional.linear(image, image[0, 0])
+        for weights in network.parameters():
+            weights.grad = torch.zeros_like(weights)
+        optimiser.step()
+    torch.set_rng_state(kept)
 
 
 class Worker:
