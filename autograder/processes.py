@@ -106,22 +106,29 @@ class ForkServer:
                 self.failed = True
                 self.close()
                 return None
+            except BaseException:  # its answer, not read, would be taken for the next one's
+                self.close()
+                raise
 
     def _start(self, options: dict[str, Any]) -> Started:
         control = self.control or self._connect()
-        box, first, group = _hold_box()
-        requests, answers = os.pipe(), os.pipe()
-        ends = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
-        started = Started(box, *ends, group, box.pid)
+        box = _Box()
         try:
-            told = json.dumps({"box": first, "options": options}).encode()
+            requests, answers = os.pipe(), os.pipe()
+        except OSError:
+            box.end()
+            raise
+        ends = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
+        started = Started(box.process, *ends, box.group, box.process.pid)
+        try:
+            told = json.dumps({"box": box.first, "options": options}).encode()
             socket.send_fds(control, [told], [requests[0], answers[1]])
             answer = json.loads(control.recv(_ANSWER) or "null")
             if not isinstance(answer, dict) or not isinstance(answer.get("worker"), int):
                 raise OSError(f"no worker was forked: {answer}")
             started.number = answer["worker"]
-            if group is not None:
-                group.take_in(started.number)  # it waits for its first request
+            if box.group is not None:
+                box.group.take_in(started.number)  # it waits for its first request
         except BaseException:
             started.end()
             raise
@@ -132,17 +139,27 @@ class ForkServer:
 
     def _connect(self) -> socket.socket:
         launch = sandbox.launch_forkserver()
+        command = [*launch.command, json.dumps({**launch.options, "stderr": debugging()})]
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with other:
-            options = {**launch.options, "stderr": debugging()}
-            command = [*launch.command, json.dumps(options)]
-            self.process = _popen(
-                command, launch.environment, stdin=other, stdout=subprocess.DEVNULL
-            )
         own.settimeout(_SECONDS)
         self.control = own
-        if own.recv(_ANSWER) != b"ready":
-            raise OSError("it did not start")
+        box = _Box()
+        try:
+            # A worker reaches its interpreter as it was executed, by /proc/self/exe: read-only
+            # as in a box, whoever may write to it outside.
+            self.process = _popen(
+                command,
+                launch.environment,
+                executable=f"/proc/{box.first}/root{os.path.realpath(sys.executable)}",
+                stdin=other,
+                stdout=subprocess.DEVNULL,
+            )
+            other.close()
+            if own.recv(_ANSWER) != b"ready":
+                raise OSError("it did not start")
+        finally:
+            other.close()
+            box.end()
         return own
 
     def close(self) -> None:
@@ -154,31 +171,54 @@ class ForkServer:
         self.process = self.control = None
 
 
-def _hold_box() -> tuple[subprocess.Popen[bytes], int, cgroups.Group | None]:
+class _Box:
     """An empty box: the process to kill, the first process inside, and its cgroup."""
-    group = cgroups.make()
-    told, tell = os.pipe()
-    with os.fdopen(told, "rb") as info:
-        command = sandbox.empty_box(tell)
-        process = _popen(
-            command if group is None else group.entered(command),
-            {"PATH": "/usr/bin:/bin"},
-            stdin=subprocess.DEVNULL,
-            pass_fds=[tell],
-        )
-        os.close(tell)
+
+    def __init__(self) -> None:
+        self.group = cgroups.make()
+        told, tell = os.pipe()
         try:
-            first = json.load(info)["child-pid"]
-            assert process.stdout is not None
-            answers, _, _ = select.select([process.stdout], [], [], _SECONDS)
-            if not answers or process.stdout.read(1) != b"\n":
-                raise OSError("the box was not made")
+            command = sandbox.empty_box(tell)
+            self.process = _popen(
+                command if self.group is None else self.group.entered(command),
+                {"PATH": "/usr/bin:/bin"},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[tell],
+            )
         except BaseException:
-            sandbox.end(process)
-            if group is not None:
-                group.close()
+            if self.group is not None:
+                self.group.close()
+            os.close(told)
             raise
-        return process, first, group
+        finally:
+            os.close(tell)
+        try:
+            assert self.process.stdout is not None
+            self.first = json.loads(_read_until(told, b"}\n"))["child-pid"]
+            _read_until(self.process.stdout.fileno(), b"\n")  # now the box is made
+        except BaseException:
+            self.end()
+            raise
+        finally:
+            os.close(told)
+
+    def end(self) -> None:
+        """End it and everything inside."""
+        sandbox.end(self.process)
+        if self.group is not None:
+            self.group.close()
+
+
+def _read_until(file: int, end: bytes) -> bytes:
+    """What comes from an open file, as far as `end`; raises `OSError` where it stays away."""
+    data = b""
+    while not data.endswith(end):
+        ready, _, _ = select.select([file], [], [], _SECONDS)
+        part = os.read(file, _ANSWER) if ready else b""
+        if not part:
+            raise OSError("bubblewrap does not answer")
+        data += part
+    return data
 
 
 forkserver = ForkServer()

@@ -72,7 +72,7 @@ def launch(boxed: bool, device: str = "cpu") -> Launch:
     if not _is_root():
         options["processes"] += _own_processes()
     box = _box(_gpu_nodes() if device == "cuda" else [])
-    command = [*box, "--", *_INSIDE, "/grader/worker"]
+    command = [*box, *_rights(), "--", *_INSIDE, "/grader/worker"]
     return Launch(command, _environment(boxed, device), options)
 
 
@@ -86,7 +86,8 @@ def launch_referee(boxed: bool) -> Launch:
     if not boxed:
         return Launch([*_BESIDE, "-c", code], environment, {})
     box = _box(grader=True)
-    return Launch([*box, "--", *_INSIDE, "-c", code], environment, {"alone": 1, **_user()})
+    command = [*box, *_rights(), "--", *_INSIDE, "-c", code]
+    return Launch(command, environment, {"alone": 1, **_user()})
 
 
 def launch_forkserver() -> Launch:
@@ -103,6 +104,12 @@ def empty_box(tell: int) -> list[str]:
     """
     wait = "trap '' CHLD; echo; exec sleep infinity"
     return [*_box(), "--as-pid-1", "--info-fd", str(tell), "--", "/bin/sh", "-c", wait]
+
+
+def _rights() -> list[str]:
+    """What root's process keeps in its box, until it becomes nobody's and drops these with it."""
+    names = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP") if _is_root() else ()
+    return [part for name in names for part in ("--cap-add", name)]
 
 
 def _environment(boxed: bool, device: str) -> dict[str, str]:
@@ -147,10 +154,7 @@ def _box(passed: Sequence[Path] = (), grader: bool = False) -> list[str]:
     """
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--new-session", "--die-with-parent", "--cap-drop", "ALL"]
-    if _is_root():  # the worker becomes nobody's user itself, and drops these with it
-        for name in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-            command += ["--cap-add", name]
-    else:
+    if not _is_root():
         command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     folders = [Path(p) for p in _SYSTEM] + _interpreter()
     made: set[Path] = set()

@@ -38,15 +38,16 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def as_ordinary_user(*command: str) -> list[str]:
+def as_ordinary_user(*command: str, folder: Path | None = None) -> list[str]:
     """A command, run by a user who is nobody else; by root alone.
 
     What lies in a folder that is closed to others, such as root's home, is mounted where that
-    user can reach it: the interpreter and the project.
+    user can reach it: the interpreter and the project. folder: for a copy of the interpreter that
+    the user owns, as with one that is installed in a home.
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None:
         missing("another user", "only root can become one, by setpriv")
-    user = str(1_000_000_000 + secrets.randbelow(1_000_000_000))
+    user = 1_000_000_000 + secrets.randbelow(1_000_000_000)
     mounts, made = ["--dev-bind", "/", "/"], set[Path]()
     for folder in sorted({ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}):
         above = [*folder.parents][-2::-1]
@@ -58,5 +59,10 @@ def as_ordinary_user(*command: str) -> list[str]:
                 mounts += ["--perms", "0755", kind, str(parent)]
         if closed != folder:
             mounts += ["--ro-bind", str(folder), str(folder)]
+    if folder is not None:
+        interpreter = Path(sys.executable).resolve()
+        copy = Path(shutil.copy(interpreter, folder))
+        os.chown(copy, user, user)
+        mounts += ["--bind", str(copy), str(interpreter)]
     become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     return ["bwrap", *mounts, "--cap-add", "ALL", "--", *become, *command]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -15,6 +16,7 @@ from autograder import cgroups, processes
 from autograder.outcomes import Raised, Stopped, Unchecked
 from autograder.submission import Session, Submission
 from autograder.worker import syscalls
+from tests.system import missing
 
 PREAMBLE = "import os, socket, subprocess, sys, time, torch"
 pytestmark = pytest.mark.usefixtures("box", "way")
@@ -71,8 +73,30 @@ def test_the_environment_is_empty() -> None:
 
 
 def test_the_interpreter_is_read_only() -> None:
-    source = "def sample_images(): open(torch.__file__, 'a').write('x')"
-    with pytest.raises(Raised, match=r"Read-only|denied"):
+    """By whatever name, for whoever owns it."""
+    changed = asked("""
+def sample_images():
+    done = []
+    def attempt(what, *args):
+        try:
+            what(*args)
+            done.append([what.__name__, *map(str, args)])
+        except OSError:
+            pass
+    for path in (torch.__file__, sys.executable, "/proc/self/exe", "/proc/self/cwd/.."):
+        attempt(os.chmod, path, 0o755)
+        attempt(os.utime, path)
+        attempt(os.setxattr, path, "user.left", b"x")
+        attempt(os.open, path, os.O_WRONLY)
+    return done""")
+    assert changed == []
+
+
+def test_the_first_process_of_the_box_is_out_of_reach() -> None:
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 1:
+        missing("Landlock", "this kernel has none")
+    source = "def sample_images(): return open('/proc/1/mem', 'r+b') and 1"
+    with pytest.raises(Raised, match=r"Permission|denied|permitted"):
         asked(source)
 
 
