@@ -181,9 +181,9 @@ RARE = slice(392, None)  # pixels that are dark but in the first batch and in th
 MANY = 220  # batches
 
 
-def draw_long(draws: Draws, kind: str, terms: Terms) -> Course:
+def draw_long(draws: Draws, kind: str, terms: Terms, batches: int = MANY) -> Course:
     """A course of a single pass over many batches, on some weights with rare gradients."""
-    course = draw_course(draws, kind, terms, 3 * MANY, 3, 1, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, 3 * batches, 3, 1, 10 ** draws.real(-4, -3))
     pixels = course.images.flatten(1)
     pixels[3:-60, RARE] = 0.0
     pixels[-60:, RARE] *= 0.1

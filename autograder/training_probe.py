@@ -237,23 +237,28 @@ class Trainer:
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
         cells = session.submission.cells
-        behind = _cells_behind(self.name, cells)
-        if any(map(_calls_cuda, behind)) and _reads_device(self.name, cells):
+        behind, reads = _cells_behind(self.name, cells), _reads_device(self.name, cells)
+        if any(map(_calls_cuda, behind)) and reads:
             return False
         # whoever looks for CUDA may fall back to the CPU where it was not asked for
-        for device in ("cpu",) if any("cuda" in cell for cell in behind) else ("cpu", "meta"):
+        falls_back = reads and any("cuda" in cell for cell in behind)
+        for device in ("cpu",) if falls_back else ("cpu", "meta"):
             model, loader = self._prepared(session, course, elsewhere=device == "cpu")
             session.ask("move", model, device)
+            mismatch = False
             try:
                 self._train(session, model, loader, course, device)
             except Stopped:
                 raise
             except Unchecked as error:  # on a device without memory there are no numbers
-                if device == "cpu" and isinstance(error, Raised) and error.mismatch:
-                    return True
+                if device == "meta" and "to_empty()" in error.message:
+                    return True  # the model is moved to another device than was asked for
+                mismatch = device == "cpu" and isinstance(error, Raised) and error.mismatch
             finally:
                 session.ask("move", session.make(self.kind), "cpu")  # and the notebook's `device`
             seen = session.attribute(model, "devices")
+            if mismatch and seen:  # a batch may be made ready on the CPU, where loaders leave it
+                return True
             if isinstance(seen, list) and seen and seen[0] != device:
                 return True
         return False
@@ -332,9 +337,13 @@ class Trainer:
 
         Those that do are added to `followed`.
         """
-        for draw in (replay.draw_steep, replay.draw_dark, replay.draw_dull, replay.draw_long):
+        # what begins after as many batches as are written in the code is to show
+        written = sizes_written(session, self.name)
+        batches = max([replay.MANY, *(n + 20 for n in written if n >= replay.MANY)])
+        long = functools.partial(replay.draw_long, batches=batches)
+        for draw in (replay.draw_steep, replay.draw_dark, replay.draw_dull, long):
             course = functools.partial(draw, draws, self.kind, terms)
-            found = self._deviating(session, course, draw is replay.draw_long, followed)
+            found = self._deviating(session, course, draw is long, followed)
             if found is not None:
                 return found
         return None
@@ -452,18 +461,30 @@ def _calls_cuda(cell: str) -> bool:
 
 
 def _reads_device(name: str, cells: list[str]) -> bool:
-    """Whether a training function reads its fifth argument, as far as its code can be read."""
+    """Whether a training function reads its fifth argument before it is given another value.
+
+    As far as its code can be read.
+    """
     defined = [
         node
         for cell in cells
         for node in _nodes(cell) or ()
         if isinstance(node, ast.FunctionDef) and node.name == name and len(node.args.args) == 5
     ]
-    return not defined or any(
-        isinstance(part, ast.Name) and part.id == node.args.args[4].arg
-        for node in defined
-        for part in ast.walk(node)
-    )
+    return not defined or any(_reads_argument(node, node.args.args[4].arg) for node in defined)
+
+
+def _reads_argument(function: ast.FunctionDef, argument: str) -> bool:
+    """Whether an argument is read, in its first assignment or above it."""
+    used = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == argument]
+    assigned = [
+        node.end_lineno or node.lineno
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and any(n in used and isinstance(n.ctx, ast.Store) for n in ast.walk(node))
+    ]
+    last = min(assigned, default=function.end_lineno or function.lineno)
+    return any(isinstance(n.ctx, ast.Load) and n.lineno <= last for n in used)
 
 
 def _cells_behind(name: str, cells: list[str]) -> list[str]:

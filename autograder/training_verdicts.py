@@ -235,7 +235,8 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
         if aspect in recipe.deviations():
             raise _stepping_fault(trainer, session, findings, recipe, aspect, slug)
     if findings.stop is not None and _passes(findings) == 1:
-        text = f"Of {replay.MANY} batches in a pass, the training uses {findings.stop}."
+        many = len(findings.late.course.batches) if findings.late is not None else 0
+        text = f"Of {many} batches in a pass, the training uses {findings.stop}."
         raise Wrong(text, "drops-data")
     if findings.evaluates:
         raise Wrong("After some steps the model trains on in eval mode.", "eval-mode-training")
@@ -273,7 +274,11 @@ def _stepping_fault(
             return Wrong(f"{text} epochs belongs outside, that over batches inside.", slug)
         if value == "each twice":
             return Wrong("There are two steps on every batch, where one was asked for.", slug)
+        if value == "reversed":
+            return Wrong("The batches of a pass come in another order than the loader's.")
         return Wrong("The same batch is used over and over.", slug)
+    if value in ("epoch", "end") and all(len(c.notes) == 2 for c in courses):
+        return Wrong("The training ends after its first batch.", "drops-data")
     if value in ("epoch", "end"):
         return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
     if value == "never":

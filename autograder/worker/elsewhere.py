@@ -20,6 +20,10 @@ if "torch.distributed.tensor" not in sys.modules:
     sys.modules["torch.distributed.tensor"] = _absent
 
 
+# a tensor on a GPU may be indexed by one on the CPU
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+
+
 class Elsewhere(torch.Tensor):
     """A tensor that works with its like alone, until it is moved to a device that there is."""
 
@@ -54,7 +58,7 @@ class Elsewhere(torch.Tensor):
         args, kwargs = tree_map(opened, (args, dict(kwargs or {})))
         if func is torch.ops.aten.copy_.default:
             return func(*args, **kwargs)  # a copy moves, too
-        if here and not moves:
+        if here and not moves and func not in _INDEXING:
             raise RuntimeError(f"{MISMATCH}, but found two")
         if device is not None:
             kwargs["device"] = torch.device("cpu")
