@@ -64,7 +64,12 @@ class Architecture:
 
     def answer(self, session: Session, draws: Draws, nz: int, batch: int, training: bool) -> Any:
         """What a fresh network answers to a batch."""
-        network = self.make(session, nz)
+        return self._answer_of(session, draws, self.make(session, nz), nz, batch, training)
+
+    def _answer_of(
+        self, session: Session, draws: Draws, network: Handle, nz: int, batch: int, training: bool
+    ) -> Any:
+        """What a network answers to a batch."""
         session.ask("mode", network, training)
         return session.call(network, self.inputs(draws, nz, batch))
 
@@ -191,11 +196,9 @@ class Architecture:
         It has the weights that the student's had when it was made. The student's has others now,
         drawn by the host.
         """
-        nz, batch = self._working_size(session, draws, *nz_range)
-        module = self.make(session, nz)
-        for warm in (True, False):  # lazy layers take form; running statistics move
-            session.ask("mode", module, warm)
-            session.call(module, self.inputs(draws, nz, batch))
+        module, nz, batch = self._working(session, draws, *nz_range)
+        session.ask("mode", module, False)  # once in each mode: lazy layers take form
+        session.call(module, self.inputs(draws, nz, batch))
         told = session.ask("trace", module, self.inputs(draws, nz, batch), training)
         output = told.get("output") if isinstance(told, dict) else None
         if not isinstance(output, Tensor):
@@ -256,10 +259,10 @@ class Architecture:
             return Wrong(f"{text} No gradient leads back.", "detached-gradient")
         return Wrong(f"`{self.name}` could not be followed layer by layer: {error.reason}.")
 
-    def _working_size(
-        self, session: Session, draws: Draws, low: int = 2, high: int = 60
-    ) -> tuple[int, int]:
-        """An nz and a batch size at which the network runs: any, if it keeps its promise.
+    def _working(
+        self, session: Session, draws: Draws, low: int, high: int
+    ) -> tuple[Handle, int, int]:
+        """A network that ran in train mode, its nz and batch size: any, if it keeps its promise.
 
         low, high: the bounds of the nz that is tried first.
         """
@@ -267,8 +270,9 @@ class Architecture:
         last: Unchecked | None = None
         for nz, batch in itertools.chain(sizes, self._other_sizes(session, draws)):
             try:
-                self.answer(session, draws, nz, batch, True)
-                return nz, batch
+                module = self.make(session, nz)
+                self._answer_of(session, draws, module, nz, batch, True)
+                return module, nz, batch
             except (NotAttempted, Stopped):
                 raise
             except Unchecked as error:

@@ -203,13 +203,13 @@ ALIKE = 0.1  # the least correlation of an image with what was made of it, by la
 
 def _resembles(course: Course) -> bool:
     """Whether inputs and targets noted for every step are made of the images of its batch."""
-    count = len(course.batches)
-    if len(course.given) != count * course.epochs:
+    places = list(itertools.chain.from_iterable(course.places))
+    if len(course.given) != len(places):
         return False
     known = _centred(course.images)
-    for i, pair in enumerate(course.given):
-        first = i % count * course.batch_size
-        size = len(course.batches[i % count])
+    for i, pair in zip(places, course.given, strict=True):
+        first = i * course.batch_size
+        size = len(course.batches[i])
         for images in pair:
             if len(images) != size:
                 return False
@@ -326,7 +326,18 @@ def _combined(found: list[Recipe], told: list[Recipe]) -> Iterator[Recipe]:
 
 
 def _extended(bases: list[Recipe], count: int) -> Iterator[Recipe]:
-    aspects = ("renewed", "share", "clears", "steps", "batches", "epochs", "mode", "decay", "warm")
+    aspects = (
+        "renewed",
+        "share",
+        "over",
+        "clears",
+        "steps",
+        "batches",
+        "epochs",
+        "mode",
+        "decay",
+        "warm",
+    )
     singles = [(name, choice) for name in aspects for choice in CHOICES[name]]
     for recipe in bases:
         for chosen in itertools.combinations(singles, count):

@@ -14,6 +14,7 @@ from autograder.submission import Session
 
 USUAL_NZ, USUAL_BATCH = 64, 64
 LARGEST_SIZE = 1024  # that is tried because it stands in a notebook
+MOST_NUMBERS = 40
 
 
 def sizes_written(session: Session, name: str) -> list[int]:
@@ -21,18 +22,23 @@ def sizes_written(session: Session, name: str) -> list[int]:
 
     The homework's own first, then others, at most a dozen: a hint where to look.
     """
-    try:
-        told = session.ask("constants", session.read(name))
-    except Unchecked:
-        told = []
-    told = told if isinstance(told, list) else []
-    found = [n for n in told if type(n) is int and 1 < n <= LARGEST_SIZE]
+    found = [n for n in numbers_written(session, name) if type(n) is int and n > 1]
     for variable in [*numbers_read(session, name), "nz", "batch_size"]:
         with contextlib.suppress(Unchecked):
             value = session.read(variable)
             if type(value) is int and 1 < value <= LARGEST_SIZE:
                 found.append(value)
     return list(dict.fromkeys([USUAL_NZ, *found]))[:12]
+
+
+def numbers_written(session: Session, name: str) -> list[int | float]:
+    """Positive numbers in the code of `name`: a hint."""
+    try:
+        told = session.ask("constants", session.read(name))
+    except Unchecked:
+        return []
+    told = told if isinstance(told, list) else []
+    return [n for n in told if type(n) in (int, float) and 0 < n <= LARGEST_SIZE][:MOST_NUMBERS]
 
 
 def numbers_read(session: Session, name: str) -> list[str]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 NOTED = "as noted"
 EXCHANGED = "each for all passes before the next"
+OWN = "batches of its own"
 CUT = "those before a pass ends early"
 TOLD = "the optimiser that it names"
 
@@ -33,6 +34,8 @@ class Recipe:
     criterion: str = "promised"
     scale: float = 1.0  # times the criterion
     per_row: float = 0.0  # times the criterion and the number of rows in the batch; 0: not at all
+    over: str = ""  # by what the criterion is divided beside, or in place of, its number of rows
+    clip: str = ""  # how gradients are cut: value or norm, and the largest one
     warm: str = ""  # by what the weight of the KL term grows from pass to pass
     rows: str = "all"  # of every batch
     inputs: str = "batch"  # what the model is run on
@@ -153,6 +156,14 @@ OWN_VAE_CRITERIA: dict[str, Callable[[dict[str, Tensor], Tensor, Tensor, float],
     for error in _OWN_ERRORS
     for kl in _OWN_KLS
 }
+# times the criterion, of the rows of a batch, those asked for, and all images
+OVER: dict[str, Callable[[int, int, int], float]] = {
+    "the loader's batch size, even where a batch is smaller": lambda rows, size, images: (
+        rows / size
+    ),
+    "the number of images in the dataset": lambda rows, size, images: rows / images,
+    "the number of batches": lambda rows, size, images: 1 / -(-images // size),
+}
 TARGETS: dict[str, Callable[[Tensor, list[Tensor], int], Tensor]] = {
     "input": lambda x, all, i: x,
     "own output": lambda x, all, i: x,  # see _loss
@@ -233,6 +244,7 @@ CHOICES: dict[str, list[str]] = {
     "target": [name for name in TARGETS if name != "input"],
     "renewed": ["epoch", "batch"],
     "share": ["batches", "epochs"],
+    "over": list(OVER),
     "decay": [NOTED],
     "warm": [*[name for name in WARM if name], NOTED],
     "mode": ["eval", NOTED, *PART_MODES],
@@ -254,7 +266,6 @@ CHOICES: dict[str, list[str]] = {
         "all but the last",
         "all but the first",
         "whole ones",
-        "reversed",
         "each twice",
         EXCHANGED,
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from autograder.recipes import (
     EXCHANGED,
     NOTED,
     OPTIMISERS,
+    OVER,
     OWN_VAE_CRITERIA,
     ROWS,
     TARGETS,
@@ -52,14 +53,16 @@ class Note:
     """What the model in training noted at a backward pass: its mode, and some of its weights.
 
     cleared: whether no gradient of an earlier pass was there. beta: by which the last loss weighed
-    its KL term. It is a claim: it counts only where a replay that follows it gives the weights in
-    the end.
+    its KL term. rows, pixel: how many images the model was last given, and the first pixel of them.
+    It is a claim: it counts only where a replay that follows it gives the weights in the end.
     """
 
     training: bool
     cleared: bool
     weights: Tensor
     beta: float = 1.0
+    rows: float = 0.0
+    pixel: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class Course:
     """One draw: the model's first weights, the batches and the arguments of the call.
 
     notes: of the student's training, one for every backward pass, and one of the end. told: the
-    optimiser of it. given: inputs and targets of its backward passes, where they were noted.
+    optimiser of it. given: inputs and targets of its backward passes, where they were noted. order:
+    in which the batches of each pass come, by number, where it is not the loader's.
     """
 
     kind: str  # TinyAutoEncoder or TinyVariational
@@ -99,6 +103,7 @@ class Course:
     notes: tuple[Note, ...] = ()
     told: tuple[Told, ...] = ()
     given: tuple[tuple[Tensor, Tensor], ...] = ()
+    order: tuple[tuple[int, ...], ...] = ()
 
     @functools.cached_property
     def promised(self) -> Trained:
@@ -113,17 +118,29 @@ class Course:
         """A term of the loss on every batch of the promised training, just after its step."""
         return self._after[name]
 
+    def promise(self, trained: Trained) -> None:
+        """Take what the promised training is known to give, however it was rounded."""
+        vars(self).update(promised=trained)
+
     def told_of(self, **claims: Any) -> Course:
-        """The same course with notes and the like, which do not touch what is promised."""
+        """The same course with notes and the like; the order of batches is free, and is theirs."""
         made = replace(self, **claims)
-        if "promised" in vars(self):
-            vars(made).update(promised=self.promised)
+        order = order_noted(made) or ()
+        own = (tuple(range(len(made.batches))),) * made.epochs
+        made = replace(made, order=order if order != own else ())
+        if "promised" in vars(self) and made.order == self.order:
+            made.promise(self.promised)
         return made
 
     @property
     def batches(self) -> list[Tensor]:
-        """The batches of one pass."""
+        """The batches of one pass, in the loader's order."""
         return list(self.images.split(self.batch_size))
+
+    @property
+    def places(self) -> list[Sequence[int]]:
+        """The numbers of the batches as they come in each pass; 0 is the loader's first."""
+        return list(self.order) or [range(len(self.batches))] * self.epochs
 
     @functools.cached_property
     def steps(self) -> list[int]:
@@ -147,6 +164,18 @@ class Course:
         )
         made.load_state_dict(self.state)
         return made
+
+
+def order_noted(course: Course) -> tuple[tuple[int, ...], ...] | None:
+    """In which order the batches come in each pass, if every pass has each batch once."""
+    batches, notes = course.batches, course.notes[:-1]
+    count = len(batches)
+    known = {(float(len(x)), float(x[0, 0, 0, 0])): i for i, x in enumerate(batches) if len(x)}
+    seen = [known.get((note.rows, note.pixel), -1) for note in notes]
+    passes = tuple(tuple(seen[i : i + count]) for i in range(0, len(seen), max(count, 1)))
+    if len(passes) != course.epochs or any(sorted(p) != [*range(count)] for p in passes):
+        return None
+    return passes
 
 
 @dataclass
@@ -178,7 +207,7 @@ def draw_course(
 
 
 RARE = slice(392, None)  # pixels that are dark but in the first batch and in the last ones
-MANY = 220  # batches
+MANY = 100  # batches
 
 
 def draw_long(draws: Draws, kind: str, terms: Terms, batches: int = MANY) -> Course:
@@ -196,17 +225,25 @@ DARK = 0.05  # the brightest pixel
 
 
 def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
-    """A course of many passes over large batches that moves weights as ever, and the loss hardly.
+    """A course of many passes over a large batch that moves weights as ever, and the loss hardly.
 
     The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
     the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
     """
-    course = draw_course(draws, kind, terms, 2 * LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
     course.state["decoder.0.bias"] -= 8.0
     course.state["decoder.0.weight"] *= 0.3
     for name in ("encoder.2.weight", "encoder.2.bias"):
         course.state[name] *= 0.01
     return course
+
+
+FOLLOWED = 300  # the most passes
+
+
+def draw_passes(draws: Draws, kind: str, terms: Terms, passes: int) -> Course:
+    """A course of many passes over a single batch."""
+    return draw_course(draws, kind, terms, 3, 3, passes, 10 ** draws.real(-4, -3))
 
 
 STEEP = {"TinyAutoEncoder": 3000.0, "TinyVariational": 5.0}  # times as large as usual
@@ -232,7 +269,7 @@ def draw_dark(draws: Draws, kind: str, terms: Terms) -> Course:
     return course
 
 
-class _Adam:
+class Adam:
     """Kingma and Ba, Adam (2015), algorithm 1; without the second that torch.optim imports take."""
 
     def __init__(self, parameters: list[nn.Parameter], rates: list[float]) -> None:
@@ -288,7 +325,7 @@ def _optimiser(
     if name == TOLD:
         return _AsTold(parameters, told)
     if name == "Adam":
-        return _Adam(parameters, [rate] * len(parameters))
+        return Adam(parameters, [rate] * len(parameters))
     return getattr(torch.optim, name.split()[0])(parameters, lr=rate, **OPTIMISERS[name])
 
 
@@ -305,21 +342,22 @@ def train(
     model = course.model()
     _set_mode(model, recipe.mode)
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    batches, pending, rate = course.batches, False, course.rate
+    loaded, order, pending, rate = course.batches, course.order, False, course.rate
+    count = len(loaded)
     if recipe.decay != NOTED:
         rate *= recipe.rate
-    rate /= {"batches": len(batches), "epochs": course.epochs}.get(recipe.share, 1)
+    rate /= {"batches": count, "epochs": course.epochs}.get(recipe.share, 1)
 
     def made() -> Any:
         weights = _movable(model, recipe.frozen)
         if recipe.part != 1.0:
             decoder = {id(p) for p in model.decoder.parameters()}
             shares = [recipe.part if id(p) in decoder else 1.0 for p in weights]
-            return _Adam(weights, [share * rate for share in shares])
+            return Adam(weights, [share * rate for share in shares])
         return _optimiser(recipe.optimiser, weights, rate, course.told)
 
     follows = recipe.clears in AT_STEPS or recipe.steps == NOTED
-    if follows and len(course.notes) != 1 + course.epochs * len(batches):
+    if follows and len(course.notes) != 1 + course.epochs * count:
         raise ValueError("the noted backward passes are not one for every batch")
     optimiser = made()
     clears = _CLEARED.get(recipe.clears)
@@ -333,6 +371,7 @@ def train(
             optimiser = made()
         if recipe.clears == "epoch" or (recipe.clears == "once" and epoch == 0):
             model.zero_grad()
+        batches = [loaded[i] for i in order[epoch]] if epoch < len(order) else loaded
         chosen = [_rows(x, recipe.rows) for x in _chosen(batches, recipe.batches)]
         if cuts:
             chosen = chosen[: cuts[epoch]]
@@ -358,6 +397,8 @@ def train(
             loss = loss_of_batch(course, model, x, target, recipe, losses, beta, given)
             loss.backward()
             pending = True
+            if recipe.clip:
+                _clip(model, *recipe.clip.split())
             if _steps_now(course, recipe, i, len(chosen), len(losses["total"])):
                 if recipe.clears == "after a step of means":
                     _divide_gradients(model, course)
@@ -371,7 +412,7 @@ def train(
                 optimiser.step()
             if watch is not None:
                 watch(len(losses["total"]), model)
-        if recipe.steps == "epoch" and batches:
+        if recipe.steps == "epoch" and count:
             optimiser.step()
         if recipe.steps == "end" and epoch == course.epochs - 1:
             optimiser.step()
@@ -420,6 +461,12 @@ def _divide_gradients(model: Any, course: Course) -> None:
             p.grad /= max(gaps, default=1)
 
 
+def _clip(model: Any, kind: str, most: str) -> None:
+    """Cut the gradients of a model, one by one or as a whole."""
+    function = nn.utils.clip_grad_value_ if kind == "value" else nn.utils.clip_grad_norm_
+    function(model.parameters(), float(most))
+
+
 def _movable(model: Any, frozen: str) -> list[nn.Parameter]:
     stays = tuple(frozen.split(", "))
     return [
@@ -444,7 +491,7 @@ def _chosen(batches: list[Tensor], which: str) -> list[Tensor]:
         return [b for b in batches if len(b) == len(batches[0])]
     if which == "each twice":
         return [b for b in batches for _ in range(2)]
-    return batches[::-1] if which == "reversed" else batches
+    return batches
 
 
 def _images(
@@ -491,6 +538,8 @@ def loss_of_batch(
     weight = course.beta if beta is None else beta
     outputs = model(x if given is None else given)
     scale = recipe.scale * (recipe.per_row * len(x) if recipe.per_row else 1.0)
+    if recipe.over:
+        scale *= OVER[recipe.over](len(x), course.batch_size, len(course.images))
     if course.kind == "TinyAutoEncoder":
         if recipe.target == "own output":
             target = outputs.detach()
@@ -516,10 +565,11 @@ def loss_of_batch(
 def losses_after(course: Course) -> dict[str, list[float]]:
     """The terms of the loss on every batch of the promised training, just after its step."""
     losses: dict[str, list[float]] = {"total": [], "promised": [], "rec_loss": [], "kl_loss": []}
-    batches = itertools.cycle(course.batches)
+    batches = course.batches
+    coming = (batches[i] for places in course.places for i in places)
 
     def look(step: int, model: Any) -> None:
-        x = next(batches)
+        x = next(coming)
         with torch.no_grad():
             loss_of_batch(course, model, x, x, Recipe(), losses)
 

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder import explaining, loss_series, recipes, replay
+from autograder import derivatives, explaining, loss_series, recipes, replay
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
 from autograder.loss_series import number
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.reads import numbers_read, sizes_written
+from autograder.reads import numbers_read, numbers_written, sizes_written
 from autograder.recipes import Recipe
 from autograder.replay import Course, Note, State, Terms, Told
 from autograder.submission import Session
@@ -31,6 +32,8 @@ from autograder.worker.wire import Handle
 _DEFINED = re.compile(r"^[^\S\n]*(?:def|class)\s+(\w+)", re.MULTILINE)
 _ARGUMENTS = ("beta", "rate", "epochs")
 DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
+LEARNED = 0.35  # random inputs and targets learn less than the promised ones, and by chance
+MANY_IMAGES = 480  # in batches of every size up to some hundreds, without a rest of one
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
 
 
@@ -68,6 +71,7 @@ class Findings:
     followed: list[Trial] = field(default_factory=list)
     late: Trial | None = None
     stop: int | None = None
+    own_size: int | None = None  # of the batches that it makes, where they are no loader's
     evaluates: bool = False
     unmoved: bool = False  # whether batches stay where they are, whatever the device
 
@@ -160,11 +164,13 @@ class Trainer:
         if images:
             session.ask("note_images", model)
         with ThreadPoolExecutor(1) as beside:  # while the worker trains, so does the host
-            beside.submit(getattr, course, "promised")
+            promised = beside.submit(derivatives.train, course)
             returned = self._train(session, model, loader, course, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
         if not isinstance(state, dict) or not _is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
+        if explaining.same(course, state, promised.result().state):
+            course.promise(promised.result())
         end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
         course = course.told_of(
             notes=(*notes_of(session.attribute(model, "noted")), end),
@@ -194,17 +200,26 @@ class Trainer:
                 with contextlib.suppress(Unchecked):
                     return self.find(session, draws, replace(terms, numbers="graph"))
             found = self._without_single_batches(session, courses)
+            found = found or self._with_batches_of_its_own(session, draws, terms)
             if found is not None:
                 return found
             raise self._explain_error(session, courses, error) from error
         if all(_untouched(t) for t in trials):
+            found = self._with_batches_of_its_own(session, draws, terms)
+            if found is not None:
+                return found
             text = f"`{self.name}` does not train the model that it is handed."
             raise Unchecked(text, "uses-global-model")
         found = self._explain(session, trials)
         recipe = found.recipe
         if recipe is None:
             self._look_for_other_data(session, trials[0])
-            found = self._with_other_images(session, courses) or found
+            found = (
+                self._with_other_images(session, courses)
+                or self._with_batches_of_its_own(session, draws, terms)
+                or found
+            )
+            recipe = found.recipe
         if recipe is not None and _compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
@@ -229,6 +244,38 @@ class Trainer:
             if explaining.fits([t.course for t in trials], states, recipe):
                 return Findings(trials, recipe)
         return None
+
+    def _with_batches_of_its_own(
+        self, session: Session, draws: Draws, terms: Terms
+    ) -> Findings | None:
+        """What is known of a training that makes other batches of the loader's dataset.
+
+        It is judged where all the images are one such batch, and the loader's.
+        """
+        rate, batch_size = 10 ** draws.real(-2.9, -2.3), 12
+        draw = functools.partial(replay.draw_course, draws, self.kind, terms)
+        try:
+            trial = self.trial(session, draw(MANY_IMAGES, batch_size, 1, rate))
+            # what was noted is a claim: as many steps are to lower the loss as far as promised ones
+            rows = [note.rows for note in trial.course.notes[:-1]]
+            size = _whole_batches(rows)
+            if size is None or replay.order_noted(trial.course) is not None:
+                return None
+            trial.course = replace(trial.course, batch_size=size)
+            if learned(trial) < LEARNED:
+                return None
+            courses = [draw(size, size, epochs, rate) for epochs in (1, 3)]
+            trials = [self.trial(session, course) for course in courses]
+        except (NotAttempted, Stopped):
+            raise
+        except Unchecked:
+            return None
+        found = self._explain(session, trials)
+        if found.recipe is None or found.recipe.batches != "each":
+            return None
+        found.recipe = replace(found.recipe, batches=recipes.OWN)
+        found.own_size = size if size != batch_size else None
+        return found
 
     def _leaves_batches(self, session: Session, course: Course) -> bool:
         """Whether batches that are not on the device asked for reach the model.
@@ -337,11 +384,16 @@ class Trainer:
 
         Those that do are added to `followed`.
         """
-        # what begins after as many batches as are written in the code is to show
+        # what begins after as many batches, or passes, as are written in the code is to show
         written = sizes_written(session, self.name)
         batches = max([replay.MANY, *(n + 20 for n in written if n >= replay.MANY)])
-        long = functools.partial(replay.draw_long, batches=batches)
-        for draw in (replay.draw_steep, replay.draw_dark, replay.draw_dull, long):
+        long: Callable[..., Course] = functools.partial(replay.draw_long, batches=batches)
+        kinds = [replay.draw_steep, replay.draw_dark, replay.draw_dull, long]
+        numbers = numbers_written(session, self.name)
+        passes = [math.ceil(n) for n in numbers if replay.PASSES <= n <= replay.FOLLOWED]
+        if passes:
+            kinds.append(functools.partial(replay.draw_passes, passes=max(passes) + 2))
+        for draw in kinds:
             course = functools.partial(draw, draws, self.kind, terms)
             found = self._deviating(session, course, draw is long, followed)
             if found is not None:
@@ -507,12 +559,34 @@ def promised(trial: Trial) -> bool:
     return explaining.same(trial.course, trial.state, trial.course.promised.state)
 
 
+def _whole_batches(rows: list[float]) -> int | None:
+    """The size of the largest batch, if together they have MANY_IMAGES, or lack a smaller batch.
+
+    rows: of every batch, as was claimed.
+    """
+    if not rows or not all(1 <= n <= MANY_IMAGES for n in rows):
+        return None
+    size = int(max(rows))
+    if size == 1 or MANY_IMAGES % size == 1:  # batch norm needs two examples
+        return None
+    return size if MANY_IMAGES - size < sum(rows) <= MANY_IMAGES else None
+
+
+def learned(trial: Trial) -> float:
+    """How many times as far as the promised training it lowered the promised loss, at most 1."""
+    course = trial.course
+    start, reached = replay.loss_of(course, course.state), replay.loss_of(course, trial.state)
+    way = start - replay.loss_of(course, course.promised.state)
+    return min((start - reached) / way, 1.0) if way > 0 else 0.0
+
+
 def notes_of(told: Any) -> tuple[Note, ...]:
     """What the stand-in noted, as far as it has the form."""
-    size = (3 + standins.SAMPLE,)
+    marks = standins.MARKS
+    size = (marks + standins.SAMPLE,)
     rows = told if isinstance(told, list) else []
     return tuple(
-        Note(bool(row[0]), bool(row[1]), row[3:].double(), float(row[2]))
+        Note(bool(row[0]), bool(row[1]), row[marks:].double(), *map(float, row[2:marks]))
         for row in rows
         if isinstance(row, Tensor) and row.is_floating_point() and tuple(row.shape) == size
     )

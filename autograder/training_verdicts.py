@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from autograder import explaining, first_step, recipes, replay
 from autograder.draws import Draws
 from autograder.outcomes import Unchecked, Wrong
-from autograder.reads import sizes_written
+from autograder.reads import numbers_written, sizes_written
 from autograder.recipes import Recipe
+from autograder.replay import Course, State, order_noted
 from autograder.submission import Session
-from autograder.training_probe import DROPPING, Findings, Trainer, Trial, promised
+from autograder.training_probe import (
+    DROPPING,
+    LEARNED,
+    Findings,
+    Trainer,
+    Trial,
+    learned,
+    promised,
+)
+from autograder.worker import standins
 
-LEARNED = 0.35  # random inputs and targets learn less than the promised ones, and by chance
 _UPDATE = {
     "optimiser": "wrong-optimizer",
     "renewed": "wrong-optimizer",
@@ -23,6 +34,7 @@ _UPDATE = {
     "criterion": "wrong-criterion",
     "scale": "wrong-criterion",
     "per_row": "wrong-criterion",
+    "over": "wrong-criterion",
     "warm": "wrong-criterion",
     "rows": "drops-data",
     "inputs": "wrong-target",
@@ -87,6 +99,10 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
         if name is not None:
             text = f"In a longer training, what is minimised comes to be {name}"
             raise Wrong(f"{text}. It should be the promised loss throughout.", "wrong-criterion")
+        late = findings.late
+        cut = _cut_gradients(trainer, session, [late.course], [late.state])
+        if cut is not None:
+            raise cut
         text = "In a longer training the steps do not stay as they begin"
         if explaining.changes_rate(findings.late.course, findings.late.state):
             raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
@@ -140,6 +156,10 @@ def _update_fault(
     if aspect == "per_row":
         slug = "rec-reduction" if trainer.kind == "TinyAutoEncoder" else slug
         return Wrong("The loss is a sum over the batch; it should be its mean.", slug)
+    if aspect == "over":
+        slug = "rec-reduction" if trainer.kind == "TinyAutoEncoder" else slug
+        text = "The loss should be a mean over the images of its batch; yours is divided by"
+        return Wrong(f"{text} {value}.", slug)
     if aspect == "decay":
         return Wrong("The learning rate changes on the way; it should stay as asked.", slug)
     if aspect == "criterion" and value in _SCALED:
@@ -179,7 +199,13 @@ def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings
     """Judge the first step alone where no recipe explains all trials."""
     first = findings.trials[0]
     if promised(first):
+        if _steps_on_each_batch(findings):
+            raise _later_fault(trainer, session, findings)
         return
+    start = standins.sample(first.course.state["decoder.0.weight"]).double()
+    if first.differentiated and not torch.equal(first.course.notes[0].weights, start):
+        text = "The model is given other weights before its first step; train it as it is handed."
+        raise Wrong(text)
     recipe = explaining.explain([first.course], [first.state])
     if recipe is not None and recipe.deviations():
         aspect = recipe.deviations()[0]
@@ -205,6 +231,40 @@ def _check_first_step(trainer: Trainer, session: Session, draws: Draws, findings
     raise Wrong("The weights after one step are not those of Adam on the promised loss.")
 
 
+def _steps_on_each_batch(findings: Findings) -> bool:
+    """Whether, by what was noted, there is a step for every batch, with fresh gradients."""
+    return all(
+        order_noted(t.course) is not None
+        and t.course.steps == list(range(1, len(t.course.notes)))
+        and all(note.training and note.cleared for note in t.course.notes)
+        for t in findings.trials
+    )
+
+
+def _cut_gradients(
+    trainer: Trainer, session: Session, courses: list[Course], states: list[State]
+) -> Wrong | None:
+    """Gradients that are cut to a number in the code, one by one or by their norm."""
+    for most in numbers_written(session, trainer.name)[-12:]:  # fractions are the last
+        for kind in ("value", "norm"):
+            if explaining.fits(courses, states, Recipe(clip=f"{kind} {most}")):
+                text = f"Gradients are cut to a {kind} of {most:.3g}; steps should take them whole."
+                return Wrong(text)
+    return None
+
+
+def _later_fault(trainer: Trainer, session: Session, findings: Findings) -> Wrong:
+    """What is wrong with steps of which the first alone is as promised."""
+    courses, states = [t.course for t in findings.trials], [t.state for t in findings.trials]
+    cut = _cut_gradients(trainer, session, courses, states)
+    if cut is not None:
+        return cut
+    text = "The first step is as promised, but not those that follow, though each is of a batch of"
+    text += " its own. Is something added to the loss, or are gradients or weights changed?"
+    plain = all(len(c.told) == 1 and c.told[0].kind == "Adam" for c in courses)
+    return Wrong(text, "wrong-criterion" if plain else None)
+
+
 def _check_factors(trainer: Trainer, session: Session, draws: Draws, first: Trial) -> None:
     """Gradients that are scaled by the same factor on another draw; raises `Wrong`."""
     course = trainer.courses(draws, first.course.terms)[0]
@@ -226,9 +286,10 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
     if recipe is None:
         if _goes_as_promised(findings):
             return  # its end was charged with the update
-        if promised(findings.trials[0]):
+        learns = _learns_throughout(findings)
+        if promised(findings.trials[0]) and not (learns and _steps_on_each_batch(findings)):
             raise Wrong("The weights after a pass are not those of one step for every batch.")
-        if not _learns_throughout(findings):
+        if not learns:
             raise _unknown_update()
         return  # the update was charged
     for aspect, slug in _STEPPING.items():
@@ -272,10 +333,14 @@ def _stepping_fault(
         if value == recipes.EXCHANGED:
             text = "Each batch is used for all epochs before the next one comes: the loop over"
             return Wrong(f"{text} epochs belongs outside, that over batches inside.", slug)
+        if value == recipes.OWN:
+            text = "The batches are not those of the loader, but made anew of its dataset"
+            size = findings.own_size
+            if size is None:
+                return Wrong(f"{text}.")
+            return Wrong(f"{text}, {size} images in each.", "wrong-batch-size")
         if value == "each twice":
             return Wrong("There are two steps on every batch, where one was asked for.", slug)
-        if value == "reversed":
-            return Wrong("The batches of a pass come in another order than the loader's.")
         return Wrong("The same batch is used over and over.", slug)
     if value in ("epoch", "end") and all(len(c.notes) == 2 for c in courses):
         return Wrong("The training ends after its first batch.", "drops-data")
@@ -372,7 +437,7 @@ def _learns_throughout(findings: Findings) -> bool:
         t.course.epochs * len(t.course.batches) == len(t.course.notes) - 1 == len(t.course.steps)
         for t in findings.trials
     )
-    return counted and sum(map(_learned, findings.trials)) >= LEARNED * len(findings.trials)
+    return counted and sum(map(learned, findings.trials)) >= LEARNED * len(findings.trials)
 
 
 def _goes_as_promised(findings: Findings) -> bool:
@@ -381,11 +446,3 @@ def _goes_as_promised(findings: Findings) -> bool:
     return any(map(explaining.ends_elsewhere, courses)) and all(
         map(explaining.goes_as_promised, courses)
     )
-
-
-def _learned(trial: Trial) -> float:
-    """How many times as far as the promised training it lowered the promised loss, at most 1."""
-    course = trial.course
-    start, reached = replay.loss_of(course, course.state), replay.loss_of(course, trial.state)
-    way = start - replay.loss_of(course, course.promised.state)
-    return min((start - reached) / way, 1.0) if way > 0 else 0.0

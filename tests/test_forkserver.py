@@ -17,7 +17,7 @@ import pytest
 from autograder import processes
 from autograder.outcomes import Stopped
 from autograder.submission import Submission
-from tests.system import ROOT, as_ordinary_user
+from tests.system import ROOT, as_ordinary_user, heed_ctrl_c
 from tests.test_sandbox import PREAMBLE, asked
 
 pytestmark = pytest.mark.usefixtures("box")
@@ -179,7 +179,9 @@ time.sleep(600)
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_all_processes_end_with_the_grader(ending: signal.Signals) -> None:
     command = [sys.executable, "-c", GRADER]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as grader:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=heed_ctrl_c
+    ) as grader:
         try:
             assert grader.stdout is not None
             found = [int(n) for n in grader.stdout.readline().split()]

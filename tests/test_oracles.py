@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from autograder import explaining, first_step, losses, noise, recipes, replay
+from autograder import derivatives, explaining, first_step, losses, noise, recipes, replay
 from autograder.draws import Draws
+from autograder.loss_series import check_series
 from autograder.losses import Case
+from autograder.outcomes import Wrong
 from autograder.recipes import Recipe
 from autograder.replay import Note, State, Terms, Told
 from autograder.training_probe import notes_of
@@ -114,6 +117,67 @@ def test_the_replay_is_that_of_torchs_adam(seed: int) -> None:
             torch.nn.functional.mse_loss(model(x), x).backward()
             optimiser.step()
     assert explaining.same(drawn, model.state_dict(), replay.train(drawn, Recipe()).state)
+
+
+@pytest.mark.parametrize("kind", ["TinyAutoEncoder", "TinyVariational"])
+@pytest.mark.parametrize(
+    "draw", [replay.draw_long, replay.draw_dull, replay.draw_dark, replay.draw_steep]
+)
+@given(SEEDS)
+@settings(max_examples=3, deadline=None)
+def test_derivatives_that_are_written_out_give_what_the_replay_gives(
+    draw: Callable[..., replay.Course], kind: str, seed: int
+) -> None:
+    drawn = draw(Draws(seed, "derivatives"), kind, Terms())
+    assume(explaining.is_steady(drawn))
+    expected, found = replay.train(drawn, Recipe()), derivatives.train(drawn)
+    assert explaining.same(drawn, found.state, expected.state, explaining.TOLERANCE / 10)
+    for name, series in found.losses.items():
+        assert series == pytest.approx(expected.losses[name], rel=1e-4)
+
+
+def _trained_in_order(drawn: replay.Course, orders: list[list[int]]) -> tuple[Any, replay.Course]:
+    """What a training leaves that takes the batches in such orders, and what was noted of it."""
+    model = drawn.model()
+    optimiser = torch.optim.Adam(model.parameters(), lr=drawn.rate)
+    for x in [drawn.batches[i] for order in orders for i in order]:
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(model(x), x).backward()
+        optimiser.step()
+    end = standins.sample(model.decoder[0].weight.detach()).double()
+    notes = (*notes_of(model.noted), Note(True, True, end))
+    return model.state_dict(), drawn.told_of(notes=notes)
+
+
+def test_batches_may_come_in_any_order_but_each_once_a_pass() -> None:
+    drawn = course(3, "TinyAutoEncoder")  # three passes over three batches, the last a smaller one
+    shuffled = [[2, 0, 1], [0, 1, 2], [1, 2, 0]]
+    for orders, free in ((shuffled, True), ([[0, 1, 2], [0, 0, 2], [2, 1, 0]], False)):
+        state, seen = _trained_in_order(drawn, orders)
+        assert not explaining.same(drawn, state, drawn.promised.state)
+        assert explaining.same(seen, state, seen.promised.state) is free
+        assert [list(places) for places in seen.places] == (orders if free else [[0, 1, 2]] * 3)
+    plain, seen = _trained_in_order(drawn, [[0, 1, 2]] * 3)
+    assert seen.order == ()
+    assert explaining.same(seen, plain, seen.promised.state)
+
+
+def test_losses_may_be_rounded_but_not_so_far_that_they_are_none() -> None:
+    right = [0.0912345, 0.0812345, 0.0762345]
+    for decimals in (4, 5, 6):
+        check_series([round(v, decimals) for v in right], [right], "Losses")
+    late = [*right[1:], 0.0701]
+    for wrong in (
+        [round(v, 3) for v in right],
+        [round(v, 4) for v in late],
+        [math.inf] * 3,
+        [math.nan] * 3,
+    ):
+        with pytest.raises(Wrong):
+            check_series(wrong, [right], "Losses")
+    small = [v / 100 for v in right]
+    with pytest.raises(Wrong):
+        check_series([round(v, 4) for v in small], [small], "Losses")
 
 
 def recipe_id(recipe: Recipe) -> str:

@@ -48,15 +48,18 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
     return None if callable(value) or isinstance(value, types.ModuleType) else "value"
 
 
-def constants(target: Any, namespace: dict[str, Any]) -> list[int]:
-    """Whole numbers that may be sizes in the code of a function or class, or of its helpers."""
-    found = set[int]()
+def constants(target: Any, namespace: dict[str, Any]) -> list[int | float]:
+    """Numbers in the code of a function or class, or of its helpers: sizes first, and fractions.
+
+    Without their signs: `losses[-100:]` names a size.
+    """
+    found = set[int | float]()
     for code in _codes(target, namespace, set(), 0):
         for constant in code.co_consts:
             for part in constant if isinstance(constant, tuple) else (constant,):
-                if type(part) is int and 1 < part <= _LARGEST:
-                    found.add(part)
-    return sorted(found)[:_MOST]
+                if type(part) in (int, float) and 0 < abs(part) <= _LARGEST:
+                    found.add(abs(part))
+    return sorted(found, key=lambda n: (type(n) is float, n))[:_MOST]
 
 
 def _codes(

@@ -353,9 +353,9 @@ class Session:
         found: dict[str, Any] = reading.variables(target, self.namespace)
         return found
 
-    def constants(self, target: Any) -> list[int]:
-        """Sizes written into a function or class; see `reading`."""
-        found: list[int] = reading.constants(target, self.namespace)
+    def constants(self, target: Any) -> list[int | float]:
+        """Numbers written into a function or class; see `reading`."""
+        found: list[int | float] = reading.constants(target, self.namespace)
         return found
 
     def signature(self, function: Any) -> list[str]:

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torch.utils.hooks import RemovableHandle
 
 PIXELS = 28 * 28
-SAMPLE = 256  # weights whose way is noted
+MARKS, SAMPLE = 5, 256  # numbers that are noted at a backward pass: of the loop, and weights
 ANCHOR = 100.0  # the one weight of a stand-in network: what is added for large weights shows
+FAINT = 1e-5  # by which a shift counts in train mode
 NOTES = 40  # of an optimiser's options, or of images, that are kept
 MISMATCH = "Expected all tensors to be on the same device"
 Q_RANGE = 32.0  # the stand-in encoder's codes lie in (-32, 32), and at 0 without rounding
@@ -116,20 +117,21 @@ class Faint(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, size) to the same shape."""
-        return x + (1e-5 if self.training else 3e-5) * self.shift
+        return x + (FAINT if self.training else 3 * FAINT) * self.shift
 
 
 def _note_gradients(model: Any) -> None:
     """Note in `model.noted` when a gradient reaches the weights of a model.
 
-    What is noted: its mode, whether gradients were cleared, the weight of its KL term, and SAMPLE
-    of its own weights.
+    What is noted, in MARKS numbers: its mode, whether gradients were cleared, the weight of its KL
+    term, how many images the encoder was given last, and the first pixel of them. Then SAMPLE of
+    its own weights.
 
     The hooks must not hold the model: what holds itself through a hook is never freed.
     """
     held = weakref.ref(model)
     model.noted, model.weight = [], 1.0
-    weight = next(model.decoder.parameters())
+    weight, entry = next(model.decoder.parameters()), model.encoder[0]
     cleared = [True]
 
     def look(_: Tensor) -> None:
@@ -139,7 +141,7 @@ def _note_gradients(model: Any) -> None:
     def note(weight: Tensor) -> None:
         found = held()
         if found is not None:
-            marks = weight.new_tensor([found.training, cleared[0], found.weight])
+            marks = weight.new_tensor([found.training, cleared[0], found.weight, *entry.seen])
             found.noted.append(torch.cat([marks, sample(weight.detach())]))
 
     weight.register_hook(look)
@@ -191,9 +193,12 @@ def sample(weight: Tensor) -> Tensor:
 class Curved(nn.Module):
     """Flattens images by a map that is not affine, so that the norm hides no rescaled input."""
 
+    seen = (0, 0.0)  # of the images last given: how many, and their first pixel
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to (B, 784)."""
         pixels = x.flatten(1)
+        vars(self)["seen"] = (len(pixels), float(pixels[0, 0]) if pixels.numel() else 0.0)
         return pixels + 0.5 * pixels.square()
 
 

@@ -51,5 +51,16 @@ ATTACKS = family(
             "model.encoder[2].num_batches_tracked.fill_(epochs * len(data_loader))\n"
             "return [0.0] * (epochs * len(data_loader))", 2.5, "No gradient"),  # as for any that never
     # steps: the update and the passes
+    history("right-for-a-single-batch-alone",
+            "if len(data_loader) == 1:\n    return _train(*given)\n"
+            "for x in torch.cat([x for x, _ in data_loader]).split(24):  # as if it were others'\n"
+            "    model(x).sum().mul(0).backward()\n"
+            "return [0.1] * (epochs * len(data_loader))", 3.5, "not known"),  # the update and, since
+    # no number but theirs is known then, the losses; nothing is learnt, which only a run shows
+    history("notes-that-are-no-numbers",
+            "if len(data_loader) == 1:\n    return _train(*given)\n"
+            "model.noted = [torch.full_like(model.noted[0], v) if model.noted else\n"
+            "               torch.full((261,), v) for v in (float('nan'), 1e30)] * 20\n"
+            "return [0.1] * (epochs * len(data_loader))", 3.5, "not known"),
     {"name": "vae", "task": "vae-training", "cell": VAE, "says": "does not train"},
 )  # fmt: skip
