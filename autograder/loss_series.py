@@ -82,7 +82,7 @@ def _is_rounded(value: float | None, exact: float, step: float) -> bool:
         value is not None
         and abs(value - exact) <= 0.51 * step  # not so where it is infinite, or no number
         and abs(value / step - round(value / step)) < 1e-6
-        and step <= 0.1 * abs(exact)
+        and step <= 0.3 * abs(exact)
     )
 
 

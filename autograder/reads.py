@@ -32,7 +32,7 @@ def sizes_written(session: Session, name: str) -> list[int]:
 
 
 def numbers_written(session: Session, name: str) -> list[int | float]:
-    """Positive numbers in the code of `name`: a hint."""
+    """Positive numbers in the code of `name`, its defaults and what it reads: a hint."""
     try:
         told = session.ask("constants", session.read(name))
     except Unchecked:

@@ -53,8 +53,9 @@ class Note:
     """What the model in training noted at a backward pass: its mode, and some of its weights.
 
     cleared: whether no gradient of an earlier pass was there. beta: by which the last loss weighed
-    its KL term. rows, pixel: how many images the model was last given, and the first pixel of them.
-    It is a claim: it counts only where a replay that follows it gives the weights in the end.
+    its KL term. rows, pixel: how many images the model was last given, and the largest of their
+    first pixels. It is a claim: it counts only where a replay that follows it gives the weights in
+    the end.
     """
 
     training: bool
@@ -170,7 +171,9 @@ def order_noted(course: Course) -> tuple[tuple[int, ...], ...] | None:
     """In which order the batches come in each pass, if every pass has each batch once."""
     batches, notes = course.batches, course.notes[:-1]
     count = len(batches)
-    known = {(float(len(x)), float(x[0, 0, 0, 0])): i for i, x in enumerate(batches) if len(x)}
+    known = {
+        (float(len(x)), float(x[:, 0, 0, 0].max())): i for i, x in enumerate(batches) if len(x)
+    }
     seen = [known.get((note.rows, note.pixel), -1) for note in notes]
     passes = tuple(tuple(seen[i : i + count]) for i in range(0, len(seen), max(count, 1)))
     if len(passes) != course.epochs or any(sorted(p) != [*range(count)] for p in passes):
@@ -238,7 +241,7 @@ def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
     return course
 
 
-FOLLOWED = 300  # the most passes
+FOLLOWED = 50  # the most passes, which a loop may take its time for
 
 
 def draw_passes(draws: Draws, kind: str, terms: Terms, passes: int) -> Course:

@@ -264,7 +264,8 @@ class Trainer:
             trial.course = replace(trial.course, batch_size=size)
             if learned(trial) < LEARNED:
                 return None
-            courses = [draw(size, size, epochs, rate) for epochs in (1, 3)]
+            count = size if sum(rows) < MANY_IMAGES else min(size, 13)  # fewer may be dropped
+            courses = [draw(count, count, epochs, rate) for epochs in (1, 3)]
             trials = [self.trial(session, course) for course in courses]
         except (NotAttempted, Stopped):
             raise
@@ -351,7 +352,9 @@ class Trainer:
             for name, what in itertools.product(numbers_read(session, self.name), _ARGUMENTS):
                 again = self._with_variable(session, courses, name, what)
                 if again and all(promised(t) for t in again):
-                    return Findings(again, Recipe(), (name, what))
+                    other = self._with_variable(session, courses[-1:], name, what, larger=True)
+                    if not other or not promised(other[0]):  # not a large limit
+                        return Findings(again, Recipe(), (name, what))
             cuts = [explaining.cuts(t.course, t.state) for t in trials]
             if all(cut is not None for cut in cuts):
                 ended = [cut for cut in cuts if cut is not None]
@@ -359,12 +362,20 @@ class Trainer:
         return Findings(trials, recipe)
 
     def _with_variable(
-        self, session: Session, courses: list[Course], name: str, what: str
+        self,
+        session: Session,
+        courses: list[Course],
+        name: str,
+        what: str,
+        larger: bool = False,
     ) -> list[Trial]:
-        """The trials, or the first that is not as promised, with a variable set to an argument."""
+        """The trials, or the first that is not as promised, with a variable set to an argument.
+
+        larger: to twice as much.
+        """
         before, trials = session.read(name), list[Trial]()
         for course in courses:
-            session.set_global(name, getattr(course, what))
+            session.set_global(name, (1 + larger) * getattr(course, what))
             try:
                 trials.append(self.trial(session, course))
             except (NotAttempted, Stopped):
@@ -387,15 +398,25 @@ class Trainer:
         # what begins after as many batches, or passes, as are written in the code is to show
         written = sizes_written(session, self.name)
         batches = max([replay.MANY, *(n + 20 for n in written if n >= replay.MANY)])
-        long: Callable[..., Course] = functools.partial(replay.draw_long, batches=batches)
-        kinds = [replay.draw_steep, replay.draw_dark, replay.draw_dull, long]
+        long = functools.partial(replay.draw_long, batches=batches)
+        kinds: list[Callable[..., Course]] = [
+            replay.draw_steep,
+            replay.draw_dark,
+            replay.draw_dull,
+            long,
+        ]
         numbers = numbers_written(session, self.name)
         passes = [math.ceil(n) for n in numbers if replay.PASSES <= n <= replay.FOLLOWED]
-        if passes:
-            kinds.append(functools.partial(replay.draw_passes, passes=max(passes) + 2))
-        for draw in kinds:
+        many: list[Callable[..., Course]]
+        many = [functools.partial(replay.draw_passes, passes=n + 2) for n in sorted(passes)[-1:]]
+        for draw in [*kinds, *many]:
             course = functools.partial(draw, draws, self.kind, terms)
-            found = self._deviating(session, course, draw is long, followed)
+            try:
+                found = self._deviating(session, course, draw is long, followed)
+            except Raised:
+                if draw not in many:
+                    raise
+                continue  # it is not asked for so many passes
             if found is not None:
                 return found
         return None
@@ -551,7 +572,8 @@ def _cells_behind(name: str, cells: list[str]) -> list[str]:
 
 def _apart(course: Course) -> list[float]:
     """How far the images of every batch are from their mean: the mean square, over all passes."""
-    return course.epochs * [float((x - x.mean(0)).square().mean()) for x in course.batches]
+    found = [float((x - x.mean(0)).square().mean()) for x in course.batches]
+    return [found[i] for places in course.places for i in places]
 
 
 def promised(trial: Trial) -> bool:
@@ -577,7 +599,7 @@ def learned(trial: Trial) -> float:
     course = trial.course
     start, reached = replay.loss_of(course, course.state), replay.loss_of(course, trial.state)
     way = start - replay.loss_of(course, course.promised.state)
-    return min((start - reached) / way, 1.0) if way > 0 else 0.0
+    return min((start - reached) / way, 1.0) if way > 0 and math.isfinite(reached) else 0.0
 
 
 def notes_of(told: Any) -> tuple[Note, ...]:

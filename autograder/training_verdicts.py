@@ -8,6 +8,7 @@ import torch
 
 from autograder import explaining, first_step, recipes, replay
 from autograder.draws import Draws
+from autograder.loss_series import number
 from autograder.outcomes import Unchecked, Wrong
 from autograder.reads import numbers_written, sizes_written
 from autograder.recipes import Recipe
@@ -16,6 +17,7 @@ from autograder.submission import Session
 from autograder.training_probe import (
     DROPPING,
     LEARNED,
+    MANY_IMAGES,
     Findings,
     Trainer,
     Trial,
@@ -261,8 +263,16 @@ def _later_fault(trainer: Trainer, session: Session, findings: Findings) -> Wron
         return cut
     text = "The first step is as promised, but not those that follow, though each is of a batch of"
     text += " its own. Is something added to the loss, or are gradients or weights changed?"
-    plain = all(len(c.told) == 1 and c.told[0].kind == "Adam" for c in courses)
-    return Wrong(text, "wrong-criterion" if plain else None)
+    return Wrong(text, "wrong-criterion" if _minimises_more(findings) else None)
+
+
+def _minimises_more(findings: Findings) -> bool:
+    """Whether the first of the losses that were returned is not the promised one."""
+    trial = findings.trials[0]
+    losses = trial.returned if isinstance(trial.returned, list | tuple) else []
+    told = number(losses[0]) if losses else None
+    promised = trial.course.promised.losses["total"][0]
+    return told is not None and not math.isclose(told, promised, rel_tol=1e-4)
 
 
 def _check_factors(trainer: Trainer, session: Session, draws: Draws, first: Trial) -> None:
@@ -334,11 +344,13 @@ def _stepping_fault(
             text = "Each batch is used for all epochs before the next one comes: the loop over"
             return Wrong(f"{text} epochs belongs outside, that over batches inside.", slug)
         if value == recipes.OWN:
-            text = "The batches are not those of the loader, but made anew of its dataset"
             size = findings.own_size
             if size is None:
-                return Wrong(f"{text}.")
-            return Wrong(f"{text}, {size} images in each.", "wrong-batch-size")
+                text = "The batches are not those of the loader, though of as many of its images."
+                return Wrong(text)
+            many = f"{size} images" if size < MANY_IMAGES else f"at least {size} images"
+            text = "The batches are not those of the loader, but made anew of its dataset,"
+            return Wrong(f"{text} {many} in each.", "wrong-batch-size")
         if value == "each twice":
             return Wrong("There are two steps on every batch, where one was asked for.", slug)
         return Wrong("The same batch is used over and over.", slug)

@@ -175,7 +175,7 @@ def test_losses_may_be_rounded_but_not_so_far_that_they_are_none() -> None:
     ):
         with pytest.raises(Wrong):
             check_series(wrong, [right], "Losses")
-    small = [v / 100 for v in right]
+    small = [v / 1000 for v in right]
     with pytest.raises(Wrong):
         check_series([round(v, 4) for v in small], [small], "Losses")
 

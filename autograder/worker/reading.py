@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import absent
 _DEPTH = 3  # helper functions followed
 _LARGEST = 1024
 _MOST = 40  # constants told
+_NESTED = 2  # containers, one in the other, that numbers are looked for in
 
 
 def variables(target: Any, namespace: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def variables(target: Any, namespace: dict[str, Any]) -> dict[str, Any]:
     """
     bases = vars(target).get("__orig_bases__", ()) if isinstance(target, type) else ()
     found: dict[str, Any] = {b.__name__: "absent" for b in bases if isinstance(b, absent.Absent)}
-    for code in _codes(target, namespace, set(), 0):
+    for code, _ in _codes(target, namespace, set(), 0):
         for name in _global_names(code):
             kind = _kind(name, namespace)
             if kind is not None:
@@ -51,21 +52,32 @@ def _kind(name: str, namespace: dict[str, Any]) -> Any:
 def constants(target: Any, namespace: dict[str, Any]) -> list[int | float]:
     """Numbers in the code of a function or class, or of its helpers: sizes first, and fractions.
 
-    Without their signs: `losses[-100:]` names a size.
+    Those of its defaults and of the variables that it reads are among them. Without their signs:
+    `losses[-100:]` names a size.
     """
     found = set[int | float]()
-    for code in _codes(target, namespace, set(), 0):
-        for constant in code.co_consts:
-            for part in constant if isinstance(constant, tuple) else (constant,):
-                if type(part) in (int, float) and 0 < abs(part) <= _LARGEST:
-                    found.add(abs(part))
+    for code, defaults in _codes(target, namespace, set(), 0):
+        read = [namespace[name] for name in _global_names(code) if name in namespace]
+        found.update(_numbers([*code.co_consts, *defaults, *read], _NESTED))
     return sorted(found, key=lambda n: (type(n) is float, n))[:_MOST]
+
+
+def _numbers(values: Iterable[Any], depth: int) -> Iterator[int | float]:
+    """The numbers among values, and in containers among them."""
+    for value in values:
+        if type(value) in (int, float) and 0 < abs(value) <= _LARGEST:
+            yield abs(value)
+        elif depth and type(value) in (tuple, list, dict) and len(value) <= _MOST:
+            yield from _numbers(value.values() if type(value) is dict else value, depth - 1)
 
 
 def _codes(
     target: Any, namespace: dict[str, Any], seen: set[int], depth: int
-) -> Iterator[types.CodeType]:
-    """The code of a function or class and of the notebook's functions that it calls."""
+) -> Iterator[tuple[types.CodeType, list[Any]]]:
+    """The code of a function or class and of the notebook's functions that it calls.
+
+    With the defaults of the arguments.
+    """
     if id(target) in seen or depth > _DEPTH:
         return
     seen.add(id(target))
@@ -79,7 +91,8 @@ def _codes(
     code = target if isinstance(target, types.CodeType) else getattr(target, "__code__", None)
     if not isinstance(code, types.CodeType) or not code.co_filename.startswith("<cell "):
         return
-    yield code
+    named = getattr(target, "__kwdefaults__", None) or {}
+    yield code, [*(getattr(target, "__defaults__", None) or ()), *named.values()]
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant, namespace, seen, depth)

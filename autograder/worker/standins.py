@@ -124,8 +124,8 @@ def _note_gradients(model: Any) -> None:
     """Note in `model.noted` when a gradient reaches the weights of a model.
 
     What is noted, in MARKS numbers: its mode, whether gradients were cleared, the weight of its KL
-    term, how many images the encoder was given last, and the first pixel of them. Then SAMPLE of
-    its own weights.
+    term, how many images the encoder was given last, and the largest first pixel of them. Then
+    SAMPLE of its own weights.
 
     The hooks must not hold the model: what holds itself through a hook is never freed.
     """
@@ -193,12 +193,13 @@ def sample(weight: Tensor) -> Tensor:
 class Curved(nn.Module):
     """Flattens images by a map that is not affine, so that the norm hides no rescaled input."""
 
-    seen = (0, 0.0)  # of the images last given: how many, and their first pixel
+    seen = (0, 0.0)  # of the images last given: how many, and the largest first pixel
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to (B, 784)."""
         pixels = x.flatten(1)
-        vars(self)["seen"] = (len(pixels), float(pixels[0, 0]) if pixels.numel() else 0.0)
+        if pixels.numel() and torch.is_grad_enabled():  # others are looked at, and not learnt from
+            vars(self)["seen"] = (len(pixels), float(pixels[:, 0].max()))
         return pixels + 0.5 * pixels.square()
 
 
