@@ -100,9 +100,10 @@ def empty_box(tell: int) -> list[str]:
     """The command of a box in which nothing runs yet, and that ends when it is killed.
 
     It prints a line once it is made. What is left alone inside is adopted by its first process,
-    and forgotten. tell: the open file to which bubblewrap writes, as JSON, that process's number.
+    and forgotten: it ignores SIGCHLD, which not every shell can, whatever its `trap` says. tell:
+    the open file to which bubblewrap writes, as JSON, that process's number.
     """
-    wait = "trap '' CHLD; echo; exec sleep infinity"
+    wait = "echo; exec env --ignore-signal=CHLD sleep infinity"
     return [*_box(), "--as-pid-1", "--info-fd", str(tell), "--", "/bin/sh", "-c", wait]
 
 

@@ -118,6 +118,28 @@ def sample_images():
     assert made < 500
 
 
+def test_processes_that_a_session_leaves_do_not_count_in_the_next() -> None:
+    forks = """
+def sample_images():
+    deadline = time.monotonic() + 5  # for the system to end those of before
+    while sum(n.isdigit() for n in os.listdir("/proc")) > 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    made = 0
+    while made < 40:
+        if os.fork() == 0:
+            time.sleep(600)
+        made += 1
+    return made
+"""
+    made = Submission([PREAMBLE, forks], boxed=True)
+    try:
+        for seed in range(3):
+            with made.session(seed) as session:
+                assert session.call(session.read("sample_images")) == 40
+    finally:
+        made.close()
+
+
 def test_memory_is_limited() -> None:
     with pytest.raises(Raised) as caught:
         asked("def sample_images(): return torch.zeros(3 << 30).sum()")

@@ -14,7 +14,8 @@ ATTACKS = family(
     reaches("connect", TRY % "socket.create_connection(('192.0.2.1', 80), timeout=1)"),
     reaches("connect-to-the-host", TRY % "socket.create_connection(('127.0.0.1', 22), timeout=1)"),
     reaches("name-service", TRY % "socket.getaddrinfo('example.org', 80)"),
-    reaches("interfaces", "found += [n for _, n in socket.if_nameindex() if n != 'lo']"),
+    reaches("interfaces", "try:\n    found += [n for _, n in socket.if_nameindex() if n != 'lo']\n"
+            "except OSError:  # what it asks by is refused\n    pass"),
     reaches("raw-socket", TRY % "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)"),
     reaches("mount", LIBC % "mount(b'none', b'/tmp', b'tmpfs', 0, None)"),
     reaches("unmount", LIBC % "umount2(b'/tmp', 2)"),
