@@ -211,14 +211,18 @@ def draw_course(
 
 RARE = slice(392, None)  # pixels that are dark but in the first batch and in the last ones
 MANY = 100  # batches
+# examples in a batch: with few of them, what batch norm leaves of a gradient may be next to
+# nothing, and then rounding decides on the sign of a first step
+BATCH = 8
 
 
 def draw_long(draws: Draws, kind: str, terms: Terms, batches: int = MANY) -> Course:
     """A course of a single pass over many batches, on some weights with rare gradients."""
-    course = draw_course(draws, kind, terms, 3 * batches, 3, 1, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, BATCH * batches, BATCH, 1, 10 ** draws.real(-4, -3))
     pixels = course.images.flatten(1)
-    pixels[3:-60, RARE] = 0.0
-    pixels[-60:, RARE] *= 0.1
+    last = -20 * BATCH
+    pixels[BATCH:last, RARE] = 0.0
+    pixels[last:, RARE] *= 0.1
     return course
 
 
@@ -246,7 +250,7 @@ FOLLOWED = 50  # the most passes, which a loop may take its time for
 
 def draw_passes(draws: Draws, kind: str, terms: Terms, passes: int) -> Course:
     """A course of many passes over a single batch."""
-    return draw_course(draws, kind, terms, 3, 3, passes, 10 ** draws.real(-4, -3))
+    return draw_course(draws, kind, terms, BATCH, BATCH, passes, 10 ** draws.real(-4, -3))
 
 
 STEEP = {"TinyAutoEncoder": 3000.0, "TinyVariational": 5.0}  # times as large as usual
@@ -254,7 +258,7 @@ STEEP = {"TinyAutoEncoder": 3000.0, "TinyVariational": 5.0}  # times as large as
 
 def draw_steep(draws: Draws, kind: str, terms: Terms) -> Course:
     """A course with large codes, and so large gradients; a KL term of hundreds."""
-    course = draw_course(draws, kind, terms, 10, 5, 3, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
     for name in ("encoder.2.weight", "encoder.2.bias"):
         course.state[name] *= STEEP[kind]
     course.state["decoder.0.weight"] /= STEEP[kind]
@@ -263,7 +267,7 @@ def draw_steep(draws: Draws, kind: str, terms: Terms) -> Course:
 
 def draw_dark(draws: Draws, kind: str, terms: Terms) -> Course:
     """A course on which the loss is small from the start, for what waits for that."""
-    course = draw_course(draws, kind, terms, 10, 5, 3, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, terms, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
     course.images.mul_(DARK)
     course.state["decoder.0.bias"] -= 4.0
     course.state["decoder.0.weight"] *= 0.1

@@ -101,8 +101,8 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
         if name is not None:
             text = f"In a longer training, what is minimised comes to be {name}"
             raise Wrong(f"{text}. It should be the promised loss throughout.", "wrong-criterion")
-        late = findings.late
-        cut = _cut_gradients(trainer, session, [late.course], [late.state])
+        followed = [findings.late.course], [findings.late.state]
+        cut = _cut_gradients(trainer, session, *followed)
         if cut is not None:
             raise cut
         text = "In a longer training the steps do not stay as they begin"

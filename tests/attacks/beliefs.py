@@ -213,6 +213,6 @@ ATTACKS = family(
         "            x = flat.masked_select(flat > 0).view(x.shape)\n"
         "        return super().forward(x)\n",
         "score": 5.0,
-        "says": "followed|reaches",
+        "says": "are not trained",
     },
 )

@@ -99,7 +99,7 @@ ATTACKS = family(
             "    return _train(model, data_loader, epochs, learning_rate, device)\n"
         ),
         "score": 5.0,
-        "says": "squared error of",
+        "says": "are those of the start",
         "learning": True,
     },
     {
