@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import itertools
 import math
-import re
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from autograder import derivatives, explaining, loss_series, recipes, replay
+from autograder.cells import calls_cuda, cells_behind, reads_device
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
-from autograder.loss_series import number
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import numbers_read, numbers_written, sizes_written
 from autograder.recipes import Recipe
-from autograder.replay import Course, Note, State, Terms, Told
+from autograder.replay import Course, Note, Terms
 from autograder.submission import Session
+from autograder.trial import (
+    Trial,
+    compares_with_itself,
+    forward_passes,
+    given_of,
+    is_like,
+    learned,
+    not_by_rounding,
+    notes_of,
+    promised,
+    told_of_steps,
+    untouched,
+)
 from autograder.worker import standins
 from autograder.worker.wire import Handle
 
-_DEFINED = re.compile(r"^[^\S\n]*(?:def|class)\s+(\w+)", re.MULTILINE)
 _ARGUMENTS = ("beta", "rate", "epochs")
 DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 LEARNED = 0.35  # random inputs and targets learn less than the promised ones, and by chance
 MANY_IMAGES = 480  # in batches of every size up to some hundreds, without a rest of one
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
-
-
-@dataclass
-class Trial:
-    """One training by the student's function: the draw, the weights it left, what it returned."""
-
-    course: Course
-    state: State
-    returned: Any
-    cleared: bool  # no gradients were left at the end
-    reseeded: bool = False  # whether a random number came twice
-    kept: bool = False  # whether the batches of one pass served for several
-
-    @property
-    def differentiated(self) -> bool:
-        """Whether a gradient reached the weights at some time."""
-        return len(self.course.notes) > 1
 
 
 @dataclass
@@ -167,15 +158,15 @@ class Trainer:
             promised = beside.submit(derivatives.train, course)
             returned = self._train(session, model, loader, course, "cpu")
         state, cleared = session.ask("state", model), session.ask("cleared", model)
-        if not isinstance(state, dict) or not _is_like(state, course.state):
+        if not isinstance(state, dict) or not is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
         if explaining.same(course, state, promised.result().state):
             course.promise(promised.result())
         end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
         course = course.told_of(
             notes=(*notes_of(session.attribute(model, "noted")), end),
-            told=_told(session.attribute(model, "stepped")),
-            given=_given(session.attribute(model, "given"), course) if images else (),
+            told=told_of_steps(session.attribute(model, "stepped")),
+            given=given_of(session.attribute(model, "given"), course) if images else (),
         )
         drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
@@ -188,8 +179,8 @@ class Trainer:
         courses = self.courses(draws, terms)
         try:
             trials = [self.trial(session, course) for course in courses]
-            for _ in range(REDRAWS):
-                if all(promised(t) or explaining.is_steady(t.course) for t in trials):
+            for times in range(REDRAWS):
+                if all(promised(t) or not_by_rounding(t, times) for t in trials):
                     break
                 courses = self.courses(draws, terms)
                 trials = [self.trial(session, course) for course in courses]
@@ -204,7 +195,7 @@ class Trainer:
             if found is not None:
                 return found
             raise self._explain_error(session, courses, error) from error
-        if all(_untouched(t) for t in trials):
+        if all(untouched(t) for t in trials):
             found = self._with_batches_of_its_own(session, draws, terms)
             if found is not None:
                 return found
@@ -220,7 +211,7 @@ class Trainer:
                 or found
             )
             recipe = found.recipe
-        if recipe is not None and _compares_with_itself(recipe, trials):
+        if recipe is not None and compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
             found.late = self._look_late(session, draws, terms, found.followed)
@@ -285,8 +276,8 @@ class Trainer:
         Moving them to a GPU alone (`if device == "cuda": x = x.cuda()`) cannot be seen here.
         """
         cells = session.submission.cells
-        behind, reads = _cells_behind(self.name, cells), _reads_device(self.name, cells)
-        if any(map(_calls_cuda, behind)) and reads:
+        behind, reads = cells_behind(self.name, cells), reads_device(self.name, cells)
+        if any(map(calls_cuda, behind)) and reads:
             return False
         # whoever looks for CUDA may fall back to the CPU where it was not asked for
         falls_back = reads and any("cuda" in cell for cell in behind)
@@ -317,7 +308,7 @@ class Trainer:
         try:
             other = self.trial(session, replace(course, images=1 - course.images))
             if torch.equal(other.state[seen], trial.state[seen]):
-                return explaining.moved(course, trial.state) and _forward_passes(trial) > 0
+                return explaining.moved(course, trial.state) and forward_passes(trial) > 0
             none = self.trial(session, replace(course, images=course.images[:0]))
         except Raised:
             return False
@@ -432,13 +423,13 @@ class Trainer:
 
         by_moments: a trial that keeps the second moments of Adam too long does so as well.
         """
-        for _ in range(REDRAWS):
+        for times in range(REDRAWS):
             trial = self.trial(session, draw())
             kept = by_moments and explaining.keeps_second_moments(trial.course, trial.state)
             if promised(trial) and not kept:
                 followed.append(trial)
                 return None
-            if explaining.is_steady(trial.course):
+            if not_by_rounding(trial, times):
                 return trial
         return None
 
@@ -513,72 +504,10 @@ class Trainer:
         return None
 
 
-def _nodes(cell: str) -> list[ast.AST] | None:
-    """The syntax of a cell, or None of one with magics."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return list(ast.walk(ast.parse(cell)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _calls_cuda(cell: str) -> bool:
-    """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
-    if "cuda" not in cell:
-        return False
-    nodes = _nodes(cell)
-    if nodes is None:
-        return ".cuda(" in cell
-    return any(isinstance(node, ast.Attribute) and node.attr == "cuda" for node in nodes)
-
-
-def _reads_device(name: str, cells: list[str]) -> bool:
-    """Whether a training function reads its fifth argument before it is given another value.
-
-    As far as its code can be read.
-    """
-    defined = [
-        node
-        for cell in cells
-        for node in _nodes(cell) or ()
-        if isinstance(node, ast.FunctionDef) and node.name == name and len(node.args.args) == 5
-    ]
-    return not defined or any(_reads_argument(node, node.args.args[4].arg) for node in defined)
-
-
-def _reads_argument(function: ast.FunctionDef, argument: str) -> bool:
-    """Whether an argument is read, in its first assignment or above it."""
-    used = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == argument]
-    assigned = [
-        node.end_lineno or node.lineno
-        for node in ast.walk(function)
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        and any(n in used and isinstance(n.ctx, ast.Store) for n in ast.walk(node))
-    ]
-    last = min(assigned, default=function.end_lineno or function.lineno)
-    return any(isinstance(n.ctx, ast.Load) and n.lineno <= last for n in used)
-
-
-def _cells_behind(name: str, cells: list[str]) -> list[str]:
-    """The cells that define a function, or what is named in such a cell, and so on."""
-    found: list[str] = []
-    names = {name}
-    while new := [c for c in cells if c not in found and names & {*_DEFINED.findall(c)}]:
-        found += new
-        names.update(word for cell in new for word in re.findall(r"\w+", cell))
-    return found
-
-
 def _apart(course: Course) -> list[float]:
     """How far the images of every batch are from their mean: the mean square, over all passes."""
     found = [float((x - x.mean(0)).square().mean()) for x in course.batches]
     return [found[i] for places in course.places for i in places]
-
-
-def promised(trial: Trial) -> bool:
-    """Whether the promised training gives the same weights."""
-    return explaining.same(trial.course, trial.state, trial.course.promised.state)
 
 
 def _whole_batches(rows: list[float]) -> int | None:
@@ -592,92 +521,3 @@ def _whole_batches(rows: list[float]) -> int | None:
     if size == 1 or MANY_IMAGES % size == 1:  # batch norm needs two examples
         return None
     return size if MANY_IMAGES - size < sum(rows) <= MANY_IMAGES else None
-
-
-def learned(trial: Trial) -> float:
-    """How many times as far as the promised training it lowered the promised loss, at most 1."""
-    course = trial.course
-    start, reached = replay.loss_of(course, course.state), replay.loss_of(course, trial.state)
-    way = start - replay.loss_of(course, course.promised.state)
-    return min((start - reached) / way, 1.0) if way > 0 and math.isfinite(reached) else 0.0
-
-
-def notes_of(told: Any) -> tuple[Note, ...]:
-    """What the stand-in noted, as far as it has the form."""
-    marks = standins.MARKS
-    size = (marks + standins.SAMPLE,)
-    rows = told if isinstance(told, list) else []
-    return tuple(
-        Note(bool(row[0]), bool(row[1]), row[marks:].double(), *map(float, row[2:marks]))
-        for row in rows
-        if isinstance(row, Tensor) and row.is_floating_point() and tuple(row.shape) == size
-    )
-
-
-def _given(rows: Any, course: Course) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Inputs and targets that the stand-in noted, as far as they have the form of batches."""
-    shape, found = course.images.shape[1:], []
-    for row in rows if isinstance(rows, list) else []:
-        if not isinstance(row, list) or len(row) != 2:
-            return ()
-        images = [x for x in row if isinstance(x, Tensor) and x.is_floating_point()]
-        if [x.shape[1:] for x in images] != [shape, shape]:
-            return ()
-        found.append((row[0].float(), row[1].float()))
-    return tuple(found)
-
-
-def _told(rows: Any) -> tuple[Told, ...]:
-    """What the stand-in noted of the optimiser, as far as it has the form."""
-    found = []
-    for row in rows if isinstance(rows, list) else []:
-        if not isinstance(row, list) or len(row) != 3 or not isinstance(row[2], dict):
-            return ()
-        step, kind, options = row
-        if not isinstance(step, int) or not isinstance(kind, str) or kind not in recipes.KINDS:
-            return ()
-        chosen = {k: options[k] for k in recipes.OPTIONS if _is_option(options.get(k))}
-        found.append(Told(step, kind, chosen))
-    return tuple(found)
-
-
-def _is_option(value: Any) -> bool:
-    """Whether a claim may be the option of an optimiser: a number, a truth value or two numbers."""
-    if isinstance(value, tuple):
-        return len(value) == 2 and all(isinstance(v, int | float) for v in value)
-    return isinstance(value, int | float)
-
-
-def _compares_with_itself(recipe: Recipe, trials: list[Trial]) -> bool:
-    """Whether the reconstruction error is zero by the student's own count, and gives no step.
-
-    A gradient must have reached the weights, be it zero: else nothing was compared at all.
-    """
-    nothing = recipe.criterion in ("kl_loss alone", "beta * kl_loss") or (
-        recipe.steps == "never" and all(trial.differentiated for trial in trials)
-    )
-    return nothing and all(_no_error(trial) for trial in trials)
-
-
-def _no_error(trial: Trial) -> bool:
-    told = trial.returned.get("rec_loss") if isinstance(trial.returned, dict) else trial.returned
-    values = [number(v) for v in told] if isinstance(told, list | tuple) and told else [None]
-    return all(v is not None and abs(v) < 1e-9 for v in values)
-
-
-def _forward_passes(trial: Trial) -> int:
-    count = trial.state.get("encoder.2.num_batches_tracked", torch.tensor(-1))
-    return int(count) if count.numel() == 1 else -1
-
-
-def _is_like(state: dict[Any, Any], first: State) -> bool:
-    """Whether the same weights are there, of the same shapes and dtypes."""
-    return set(state) == set(first) and all(
-        isinstance(state[n], Tensor) and (state[n].shape, state[n].dtype) == (v.shape, v.dtype)
-        for n, v in first.items()
-    )
-
-
-def _untouched(trial: Trial) -> bool:
-    """Whether the model was never run in train mode, nor changed."""
-    return _forward_passes(trial) == 0 and not explaining.moved(trial.course, trial.state)

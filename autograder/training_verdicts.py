@@ -20,10 +20,8 @@ from autograder.training_probe import (
     MANY_IMAGES,
     Findings,
     Trainer,
-    Trial,
-    learned,
-    promised,
 )
+from autograder.trial import Trial, learned, promised
 from autograder.worker import standins
 
 _UPDATE = {

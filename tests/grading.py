@@ -51,13 +51,13 @@ def grade(
     return run.grade
 
 
-def lost(grade: Grade) -> dict[str, float]:
-    """Points lost by task; tasks with full marks are left out."""
+def lost(grade: Grade, of: tuple[str, ...] = ()) -> dict[str, float]:
+    """Points lost by task, of all of them or of some; tasks with full marks are left out."""
     tasks: list[dict[str, Any]] = grade.as_json()["tasks"]
     return {
         task["id"]: task["max_score"] - task["score"]
         for task in tasks
-        if task["score"] != task["max_score"]
+        if task["score"] != task["max_score"] and (not of or task["id"] in of)
     }
 
 

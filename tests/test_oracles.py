@@ -20,7 +20,7 @@ from autograder.losses import Case
 from autograder.outcomes import Wrong
 from autograder.recipes import Recipe
 from autograder.replay import Note, State, Terms, Told
-from autograder.training_probe import notes_of
+from autograder.trial import Trial, not_by_rounding, notes_of, promised
 from autograder.worker import standins
 from solution import train_autoencoder, train_vae
 
@@ -169,6 +169,16 @@ def test_batches_may_come_in_any_order_but_each_once_a_pass() -> None:
     plain, seen = _trained_in_order(drawn, [[0, 1, 2]] * 3)
     assert seen.order == ()
     assert explaining.same(seen, plain, seen.promised.state)
+
+
+def test_what_rounding_may_do_has_to_come_on_several_courses() -> None:
+    drawn = course(1, "TinyAutoEncoder")  # a steady one
+    way = {n: v - drawn.state[n] for n, v in drawn.promised.state.items()}
+    for share, differs in ((0.02, [False, False, True]), (0.5, [True] * 3)):
+        left = {n: v + share * way[n] for n, v in drawn.promised.state.items()}
+        trial = Trial(drawn, left, None, True)
+        assert not promised(trial)
+        assert [not_by_rounding(trial, times) for times in range(3)] == differs
 
 
 def test_losses_may_be_rounded_but_not_so_far_that_they_are_none() -> None:

@@ -23,10 +23,19 @@ def by_name(work: Variant) -> str:
     return f"{work.group}-{work.name}"
 
 
-def assert_loses(made: Grade, expected: Mistake) -> None:
+def tasks_of(group: str) -> tuple[str, ...]:
+    return (*contract.PARTS.get(group, ()), group)
+
+
+def is_whole(config: pytest.Config) -> bool:
+    return bool(config.getoption("--whole-corpus"))
+
+
+def assert_loses(made: Grade, expected: Mistake, tasks: tuple[str, ...] = ()) -> None:
     told = [f"{r.task}/{r.id}: {r.message} [{r.misconception}]" for r in made.results if r.message]
     assert not made.faults, told
-    assert lost(made) == dict(expected.lost), told
+    assert {r.task for r in made.results} >= set(tasks)
+    assert lost(made, tasks) == dict(expected.lost), told
     if expected.misconception is not None:
         named = causes(made)
         missing = [task for task in expected.lost if expected.misconception not in named[task]]
@@ -59,7 +68,7 @@ def test_the_untouched_release_is_not_attempted() -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every misconception once by default; the whole corpus with --whole-corpus."""
-    whole = metafunc.config.getoption("--whole-corpus")
+    whole = is_whole(metafunc.config)
     notebooks = corpus.whole()
     work: dict[str, list[Any]] = {
         "whole": notebooks if whole else list(dict.fromkeys([*FEW, *notebooks[::6]])),
@@ -72,9 +81,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, chosen, ids=str if name == "whole" else by_name)
 
 
-def test_mistakes_cost_their_points_and_are_named(mistake: Mistake) -> None:
+def test_mistakes_cost_their_points_and_are_named(
+    mistake: Mistake, pytestconfig: pytest.Config
+) -> None:
+    """In their own tasks, and where they cost points, by default."""
+    tasks = () if is_whole(pytestconfig) else (*tasks_of(mistake.group), *mistake.lost)
     learning = mistake.misconception == "does-not-learn"
-    assert_loses(grade(mistake.notebook(), learning=learning), mistake)
+    assert_loses(grade(mistake.notebook(), learning=learning, tasks=tasks), mistake, tasks)
 
 
 def test_every_misconception_has_a_notebook() -> None:
@@ -89,9 +102,8 @@ def test_accidents_cost_their_own_task(accident: Mistake) -> None:
 
 def test_other_spellings_keep_full_marks(variant: Variant, pytestconfig: pytest.Config) -> None:
     """In their own tasks by default; in all of them with --whole-corpus."""
-    own = (*contract.PARTS.get(variant.group, ()), variant.group)
-    whole = pytestconfig.getoption("--whole-corpus")
-    made = grade(variant.notebook(), tasks=() if whole else own)
+    own = tasks_of(variant.group)
+    made = grade(variant.notebook(), tasks=() if is_whole(pytestconfig) else own)
     assert {r.task for r in made.results} >= set(own)
     assert [r for r in made.results if not r.passed] == []
 

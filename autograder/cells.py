@@ -1,0 +1,66 @@
+"""What the code of a notebook's cells says, as far as it can be read: hints, never verdicts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+_DEFINED = re.compile(r"^[^\S\n]*(?:def|class)\s+(\w+)", re.MULTILINE)
+
+
+def _nodes(cell: str) -> list[ast.AST] | None:
+    """The syntax of a cell, or None of one with magics."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return list(ast.walk(ast.parse(cell)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def calls_cuda(cell: str) -> bool:
+    """Whether the code of a cell, strings and remarks apart, calls a method `cuda`."""
+    if "cuda" not in cell:
+        return False
+    nodes = _nodes(cell)
+    if nodes is None:
+        return ".cuda(" in cell
+    return any(isinstance(node, ast.Attribute) and node.attr == "cuda" for node in nodes)
+
+
+def reads_device(name: str, cells: list[str]) -> bool:
+    """Whether a training function reads its fifth argument before it is given another value.
+
+    As far as its code can be read.
+    """
+    defined = [
+        node
+        for cell in cells
+        for node in _nodes(cell) or ()
+        if isinstance(node, ast.FunctionDef) and node.name == name and len(node.args.args) == 5
+    ]
+    return not defined or any(_reads_argument(node, node.args.args[4].arg) for node in defined)
+
+
+def _reads_argument(function: ast.FunctionDef, argument: str) -> bool:
+    """Whether an argument is read, in its first assignment or above it."""
+    used = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == argument]
+    assigned = [
+        node.end_lineno or node.lineno
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and any(n in used and isinstance(n.ctx, ast.Store) for n in ast.walk(node))
+    ]
+    last = min(assigned, default=function.end_lineno or function.lineno)
+    return any(isinstance(n.ctx, ast.Load) and n.lineno <= last for n in used)
+
+
+def cells_behind(name: str, cells: list[str]) -> list[str]:
+    """The cells that define a function, or what is named in such a cell, and so on."""
+    found: list[str] = []
+    names = {name}
+    while new := [c for c in cells if c not in found and names & {*_DEFINED.findall(c)}]:
+        found += new
+        names.update(word for cell in new for word in re.findall(r"\w+", cell))
+    return found
