@@ -58,9 +58,15 @@ def _reads_argument(function: ast.FunctionDef, argument: str) -> bool:
 
 def cells_behind(name: str, cells: list[str]) -> list[str]:
     """The cells that define a function, or what is named in such a cell, and so on."""
-    found: list[str] = []
-    names = {name}
-    while new := [c for c in cells if c not in found and names & {*_DEFINED.findall(c)}]:
-        found += new
-        names.update(word for cell in new for word in re.findall(r"\w+", cell))
-    return found
+    defining: dict[str, list[int]] = {}
+    for index, cell in enumerate(cells):
+        for defined in _DEFINED.findall(cell):
+            defining.setdefault(defined, []).append(index)
+    found: dict[int, None] = {}
+    coming = [name]
+    while coming:
+        for index in defining.pop(coming.pop(), ()):
+            if index not in found:
+                found[index] = None
+                coming += sorted({*re.findall(r"\w+", cells[index])} & defining.keys())
+    return [cells[index] for index in found]

@@ -61,6 +61,7 @@ PARTS = {
     "ae-training": ("encoder", "decoder"),
     "vae-training": ("encoder", "decoder", "vae-forward", "vae-loss"),
 }
+CLASSES = ("Encoder", "Decoder", "VAE")
 TRAINERS = ("train_autoencoder", "train_vae")
 
 MISCONCEPTIONS = frozenset(

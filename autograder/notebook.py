@@ -126,12 +126,28 @@ def _json(path: Path) -> dict[str, Any]:
     except MemoryError as error:
         raise NotebookError(f"{path}: too large to read; clear its outputs, save again") from error
     except (ValueError, RecursionError) as error:
-        raise NotebookError(
-            f"{path}: not a notebook (its text is not JSON); download it again as .ipynb"
-        ) from error
+        raise NotebookError(f"{path}: not a notebook ({_instead_of_json(data)}") from error
     if not isinstance(content, dict):
         raise NotebookError(f"{path}: not a notebook (no JSON object); hand in an .ipynb file")
     return content
+
+
+def _instead_of_json(data: bytes) -> str:
+    """What a file holds that is no JSON, and what to do about it."""
+    start = data.lstrip()[:1000]
+    if not start:
+        return "the file is empty); save it again in Jupyter"
+    if b"\n<<<<<<< " in data:
+        return "it has the marks of a merge, <<<<<<<); settle the conflict, or take one side whole"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "its text is UTF-16); save it as UTF-8"
+    if start.startswith(b"PK"):
+        return "it is an archive); unpack it and hand in the .ipynb inside"
+    if start.startswith(b"<"):
+        return "it is a web page); download the notebook itself, as .ipynb"
+    if not start.startswith(b"{"):
+        return "its text is not JSON); export it as .ipynb, not as a script"
+    return "its text is no whole JSON); download it again as .ipynb"
 
 
 def _major(content: dict[str, Any]) -> int:

@@ -268,11 +268,16 @@ class Session:
         return self.submission.ask(op, list(args), seconds)
 
     def read(self, name: str) -> Any:
-        """A variable of the notebook; raises `Unchecked` where it is not defined."""
+        """A variable of the notebook; raises `Unchecked` where it is not defined.
+
+        A promised class stays one where its name goes to an object: `VAE = VAE(64, 1e-4)`.
+        """
         try:
-            return self.ask("global", name)
+            found = self.ask("global", name)
         except Raised as error:
             raise undefined(self.submission.definitions, name) from error
+        is_object = isinstance(found, Handle) and found.kind.startswith("module")
+        return self.handle(found, "__class__") if name in contract.CLASSES and is_object else found
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """The result of a call."""

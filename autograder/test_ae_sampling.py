@@ -17,7 +17,7 @@ from autograder.reads import USUAL_BATCH, USUAL_NZ, numbers_read, sizes_written
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_vae_forward import raise_noise
-from autograder.vae import MANY, decoded, follows, seen_by
+from autograder.vae import LARGE, decoded, follows, seen_by
 from autograder.worker.wire import Handle
 
 MOST = 1000  # images of one call; the checks ask for fewer
@@ -208,7 +208,7 @@ def _check_device(session: Session, count: int, nz: int) -> None:
 
 def _sizes(session: Session, draws: Draws) -> tuple[int, int]:
     """Sizes at which it runs and decodes something: any, if it keeps its promise."""
-    count, nz = draws.integer(*MANY), draws.integer(24, 48)
+    count, nz = draws.integer(66, 130), draws.integer(*LARGE)
     first: Unchecked | None = None
     for sizes in (
         (count, nz),

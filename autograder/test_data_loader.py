@@ -63,9 +63,12 @@ def _epochs(
     if not same and _reads_data(session):
         text = "The batches come from a dataset of the notebook, not from the one handed in."
         raise Wrong(text, "hidden-global")
-    shapes = {tuple(batch[0].shape[1:]) for batch in itertools.chain(*passes) if same}
-    if unchanged and same and shapes != {(1, 28, 28)}:
-        shape = next(iter(shapes - {(1, 28, 28)}))
+    if not any(itertools.chain(*epochs)):
+        raise Wrong(f"Of a dataset of {size} examples, none comes.", "drops-data")
+    odd = {tuple(batch[0].shape[1:]) for batch in itertools.chain(*passes) if same}
+    odd.discard((1, 28, 28))
+    if unchanged and odd:
+        shape = next(iter(odd))
         text = f"The images of a batch should be (1, 28, 28), as in the dataset, not {shape}."
         raise Wrong(text, "wrong-shape")
     if unchanged and not same:
@@ -85,6 +88,8 @@ def _indices(session: Session, batch: Any, size: int) -> list[int]:
         raise Wrong("Batches should be pairs of images and labels.", "wrong-return")
     if batch[1].is_floating_point():
         raise Wrong("The labels of a batch should be as the dataset has them.", "wrong-return")
+    if not isinstance(batch[0], Tensor) or batch[0].shape[:1] != (batch[1].numel(),):
+        raise Wrong("A batch should have one image for every label.", "wrong-return")
     if batch[1].numel() > size:
         raise Wrong(f"Of {size} examples, a batch has {batch[1].numel()}.", "wrong-batch-size")
     return [int(i) for i in batch[1].flatten()]

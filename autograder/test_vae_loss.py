@@ -30,7 +30,7 @@ from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import images_followed, numbers_read
 from autograder.submission import Session
-from autograder.vae import LAYOUTS, Habits, Model, Sizes, try_sizes
+from autograder.vae import LARGE, LAYOUTS, Habits, Model, Sizes, try_sizes
 from autograder.worker import standins
 
 
@@ -89,7 +89,7 @@ def _check_precision(session: Session, draws: Draws, evidence: Evidence, term: i
 
 
 def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, term: int) -> None:
-    """A term that is right is right in eval mode and for a single image, too."""
+    """A term that is right is right in eval mode, for one image and for many, too."""
     if not _is_right(evidence.cases, term):
         return  # and was let pass, for what forward was charged for
 
@@ -99,14 +99,16 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
         drawn: Draws,
         spread: float = 0.7,
         apart: float | None = None,
+        count: int = 2,
     ) -> bool:
-        settings = (2, spread, 3 * spread, None, training, apart)
+        settings = (count, spread, 3 * spread, None, training, apart)
         found = collect(session, drawn, evidence.used, sizes, term, *settings)
         if term == TOTAL:  # of terms that are no numbers there is none
             found = [c for c in found if all(map(math.isfinite, c.values[1:]))]
         return not found or _is_right(found, term)
 
     again = copy.deepcopy(draws)
+    large = Sizes(draws.integer(*LARGE), draws.integer(*LARGE))
     if not right(evidence.sizes, False, draws):
         if right(evidence.sizes, True, again):
             text = f"{TERMS[term]} is right in train mode only; the mode should not matter."
@@ -114,6 +116,14 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
     elif evidence.sizes.any and not right(Sizes(None, 1), True, draws):
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             text = f"{TERMS[term]} is right for batches of several images only, not for one."
+            raise Wrong(text, "hard-coded-batch")
+    elif evidence.sizes.any and not right(large, True, draws, count=1):
+        if all(right(evidence.sizes, True, draws) for _ in range(3)):
+            batch, nz = large.batch, large.nz
+            if right(Sizes(None, batch), True, draws, count=1):
+                text = f"{TERMS[term]} is right for few latents only, not for nz = {nz}."
+                raise Wrong(text, "hard-coded-nz")
+            text = f"{TERMS[term]} is right for small batches only, not for one of {batch}."
             raise Wrong(text, "hard-coded-batch")
     elif term != TOTAL or right(evidence.sizes, True, draws, 0.05, 0.05):
         return  # likewise where both terms are small

@@ -11,6 +11,7 @@ from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import images_followed
 from autograder.submission import Session
 from autograder.vae import (
+    LARGE,
     LAYOUTS,
     Forward,
     Habits,
@@ -58,8 +59,11 @@ def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool
 
 def _check(session: Session, draws: Draws, habits: Habits, most: int = 9) -> None:
     sizes, layout = habits.sizes or Sizes(), habits.reading.layout or "mean-first"
-    for training in (True, False):
-        nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws, 1, most)
+    large = (*LARGE, *LARGE)
+    drawn = [(True, (2, 40, 1, most)), (False, (2, 40, 1, most)), (False, large)]
+    for training, (fewest, widest, least, largest) in drawn[: 2 + (most > 1)]:
+        nz = sizes.draw_nz(draws, fewest, widest)
+        batch = sizes.draw_batch(draws, least, largest)
         model = Model(session, nz, draws.real(0.2, 3.0), habits.heads)
         model.mode(training)
         q = draw_code(draws, batch, nz)

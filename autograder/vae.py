@@ -194,14 +194,21 @@ def seen_by(session: Session, *parts: Handle) -> list[list[Tensor]]:
     told = session.ask("seen", list(parts))
     if not isinstance(told, list) or len(told) != len(parts):
         told = [None for _ in parts]
-    return [
-        [plain(z) for z in found if isinstance(z, Tensor) and z.numel() <= LARGEST_SEEN]
-        for found in (found if isinstance(found, list) else [] for found in told)
-    ]
+    left, seen = LARGEST_SEEN, []
+    for found in (found if isinstance(found, list) else [] for found in told):
+        kept = []
+        for z in (z for z in found if isinstance(z, Tensor)):
+            left -= z.numel()
+            if left >= 0 and max(z.shape, default=0) <= LONGEST_SEEN:
+                kept.append(plain(z))
+        seen.append(kept)
+    return seen
 
 
 MANY = (66, 79)  # images of which the noise is looked at: more than a usual batch
-LARGEST_SEEN = 1_000_000  # numbers; what the checks ask for has some 5,000
+LARGE = (65, 90)  # numbers of a latent: more than usual
+# numbers of all tensors, and rows or columns of one; the checks ask for some 300,000 and 130
+LARGEST_SEEN, LONGEST_SEEN = 4_000_000, 10_000
 CORRELATION = 0.3  # least, of images with what the decoder gave; unrelated ones stay below
 
 
@@ -559,7 +566,7 @@ def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits
 
 def _follows_images(session: Session, draws: Draws, sizes: Sizes) -> bool:
     """Whether the q of a class with heads is a function of the encoder's codes, in every column."""
-    nz, batch = sizes.draw_nz(draws, 24, 48), sizes.draw_batch(draws, *MANY)
+    nz, batch = sizes.draw_nz(draws, *LARGE), sizes.draw_batch(draws, *MANY)
     model, code = Model(session, nz, 1.0, heads=True), draw_code(draws, batch, nz)
     first, second = (model.forward(code) for _ in range(2))
     leaves = [Ref(first.codes, (i,)) for i in range(*first.coded)]
@@ -624,7 +631,7 @@ def evidence(
 ) -> list[Forward]:
     """Calls of forward on large batches, all of one size; some 10,000 latent numbers."""
     sizes = habits.sizes or Sizes()
-    nz = sizes.draw_nz(draws, 24, 48)
+    nz = sizes.draw_nz(draws, *LARGE)
     batch = sizes.draw_batch(draws, *MANY)
     model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)

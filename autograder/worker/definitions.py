@@ -78,7 +78,8 @@ MAGICS = 500  # of a cell; a cell with more does not parse
 
 
 def plain_python(source: str) -> str:
-    """The source of a cell without the magics, shell lines and help marks of IPython."""
+    """The source of a cell without the magics, prompts, shell lines and help marks of IPython."""
+    source = _without_prompts(source)
     first = source.lstrip().split(None, 1)[0] if source.strip() else ""
     if first.startswith("%%"):
         if first not in _KEPT_CELL_MAGICS and not _WRITTEN_MODULE.match(source):
@@ -95,6 +96,31 @@ def plain_python(source: str) -> str:
         except (ValueError, RecursionError, MemoryError):
             break
     return "\n".join(lines)
+
+
+# as IPython has it: of the first lines, whether there are prompts; of every line, what they are
+_PROMPTS = (
+    (re.compile(r">>>( |$)"), re.compile(r"^(>>>|\.\.\.)( |$)", re.MULTILINE)),
+    (re.compile(r"In \[\d+\]: ?"), re.compile(r"^(In \[\d+\]| *\.{3,}): ?", re.MULTILINE)),
+)
+
+
+def _without_prompts(source: str) -> str:
+    """The source without what IPython takes off: an indent of the whole cell, and prompts.
+
+    What no editor shows goes as well: a byte order mark, null bytes, halves of characters.
+    """
+    source = source.removeprefix("\ufeff").replace("\0", "")
+    source = source.encode(errors="replace").decode()
+    written = source.lstrip("\n")
+    indent = written[: len(written) - len(written.lstrip(" \t"))]
+    if indent and written.strip():
+        source = re.sub(f"^{indent}", "", source, flags=re.MULTILINE)
+    begin = source.lstrip("\n").split("\n", 2)[:2]
+    for first, every in _PROMPTS:
+        if any(map(first.match, begin)):
+            source = every.sub("", source)
+    return source
 
 
 def _blank_magic(lines: list[str], number: int) -> bool:

@@ -171,7 +171,10 @@ def _dtype_name(tensor: torch.Tensor) -> str:
 def _to_bytes(tensor: torch.Tensor) -> bytes:
     if tensor.numel() == 0:
         return b""
-    raw: bytes = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = tensor.contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # a single number may have any stride, but has no bytes to view then
+        flat = flat.new_empty(flat.shape).copy_(flat)
+    raw: bytes = flat.view(torch.uint8).numpy().tobytes()
     return raw
 
 
@@ -271,6 +274,7 @@ class Decoder:
     ) -> None:
         """resolve: turns a handle into its object; without it handles stay, and have no parts."""
         self.tensors, self.resolve, self.nodes = tensors, resolve, 0
+        self.taken: set[int] = set()  # a tensor that came many times would be more than its frame
 
     def __call__(self, node: Any, depth: int = 0) -> Any:
         """Decode one node."""
@@ -313,6 +317,9 @@ class Decoder:
         index = node["t"]
         if type(index) is not int or not 0 <= index < len(self.tensors):
             raise WireError("a tensor is missing")
+        if index in self.taken:
+            raise WireError("a tensor comes twice")
+        self.taken.add(index)
         found = self.tensors[index]
         return found.as_subclass(Graph) if node.get("g") is True else found
 
