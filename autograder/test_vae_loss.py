@@ -117,10 +117,10 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             text = f"{TERMS[term]} is right for batches of several images only, not for one."
             raise Wrong(text, "hard-coded-batch")
-    elif evidence.sizes.any and not right(large, True, draws, count=1):
+    elif evidence.sizes.any and not right(large, True, draws, 0.3, count=1):
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             batch, nz = large.batch, large.nz
-            if right(Sizes(None, batch), True, draws, count=1):
+            if right(Sizes(None, batch), True, draws, 0.3, count=1):
                 text = f"{TERMS[term]} is right for few latents only, not for nz = {nz}."
                 raise Wrong(text, "hard-coded-nz")
             text = f"{TERMS[term]} is right for small batches only, not for one of {batch}."

@@ -191,12 +191,14 @@ class Trainer:
                 with contextlib.suppress(Unchecked):
                     return self.find(session, draws, replace(terms, numbers="graph"))
             found = self._without_single_batches(session, courses)
+            found = found or self._with_whole_batches_alone(session, draws, terms)
             found = found or self._with_batches_of_its_own(session, draws, terms)
             if found is not None:
                 return found
             raise self._explain_error(session, courses, error) from error
         if all(untouched(t) for t in trials):
-            found = self._with_batches_of_its_own(session, draws, terms)
+            found = self._with_whole_batches_alone(session, draws, terms)
+            found = found or self._with_batches_of_its_own(session, draws, terms)
             if found is not None:
                 return found
             text = f"`{self.name}` does not train the model that it is handed."
@@ -232,6 +234,23 @@ class Trainer:
         states = [trial.state for trial in trials]
         for which in DROPPING:
             recipe = Recipe(batches=which)
+            if explaining.fits([t.course for t in trials], states, recipe):
+                return Findings(trials, recipe)
+        return None
+
+    def _with_whole_batches_alone(
+        self, session: Session, draws: Draws, terms: Terms
+    ) -> Findings | None:
+        """What is known of a training that leaves out all batches but those of one size."""
+        rate, recipe = 10 ** draws.real(-2.9, -2.3), Recipe(batches="whole ones")
+        for size in sizes_written(session, self.name):
+            shapes = ((2 * size, size, 1), (2 * size + 5, size, 2))
+            drawn = (replay.draw_course(draws, self.kind, terms, *s, rate) for s in shapes)
+            try:
+                trials = [self.trial(session, course) for course in drawn]
+            except Raised:
+                continue
+            states = [trial.state for trial in trials]
             if explaining.fits([t.course for t in trials], states, recipe):
                 return Findings(trials, recipe)
         return None

@@ -317,6 +317,9 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
         raise Wrong(text, "frozen-noise")
 
 
+DELAYED = Recipe(steps="delayed")
+
+
 def _stepping_fault(
     trainer: Trainer, session: Session, findings: Findings, recipe: Recipe, aspect: str, slug: str
 ) -> Wrong:
@@ -326,6 +329,10 @@ def _stepping_fault(
         some = ", for some of the steps" if value == recipes.NOTED else ""
         return Wrong(f"{whose} is in eval mode while it trains{some}.", slug)
     courses = [t.course for t in findings.trials]
+    late = "The step comes before the backward pass of its batch."
+    states = [t.state for t in findings.trials]
+    if recipe.clears in recipes.AT_STEPS and explaining.fits(courses, states, DELAYED):
+        return Wrong(late, "no-step")
     if recipe.clears in recipes.AT_STEPS and all(c.steps_once_a_pass for c in courses):
         return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")
     if recipe.clears in recipes.AT_STEPS:
@@ -368,7 +375,7 @@ def _stepping_fault(
             return Wrong(text, "gradients-accumulate")
         return Wrong("The weights never move: no step follows the backward pass.", slug)
     if value == "delayed":
-        return Wrong("The step comes before the backward pass of its batch.", slug)
+        return Wrong(late, slug)
     return Wrong("There is not exactly one step for every batch.", slug)
 
 

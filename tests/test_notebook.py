@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autograder import notebook
+from autograder.cells import cells_behind
 from autograder.contract import ANSWERS
 
 CODE = {"cell_type": "code", "source": "x = 1"}
@@ -27,9 +28,13 @@ def written(folder: Path, content: object) -> Path:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("not json", "not JSON"),
-        ("", "not JSON"),
+        ("import torch", "not as a script"),
+        ("", "empty"),
         ("[" * 100_000, "not JSON"),
+        ('{"cells": [', "no whole JSON"),
+        ('{\n<<<<<<< HEAD\n "cells": []', "the marks of a merge"),
+        ("<html>", "a web page"),
+        ("PK\x03\x04", "an archive"),
         ("[1]", "no JSON object"),
         ({"a": 1}, "no cells"),
         ({"nbformat": 3, "worksheets": [{"cells": []}]}, "old format"),
@@ -102,3 +107,11 @@ def test_limits_are_inclusive(answer: Any, count: int) -> None:
     status = notebook.answer_status(answer, " word\n" * count)
     expected = "over-limit" if count > answer.limit else "manual" if count else "not-attempted"
     assert status == expected
+
+
+def test_the_cells_behind_a_definition_are_found_however_many_name_one_another() -> None:
+    chain = [f"def a{n}(): a{n + 1}" for n in reversed(range(5000))]
+    cells = ["def f(): a0()", "def g(): a0()", *chain]
+    assert {*cells_behind("f", cells)} == {"def f(): a0()", *chain}
+    assert cells_behind("a4999", cells) == [chain[0]]
+    assert cells_behind("h", cells) == []

@@ -58,6 +58,19 @@ def test_tensors_come_back_with_dtype_and_shape(dtype: torch.dtype, shape: tuple
     assert torch.equal(back, tensor)
 
 
+@given(st.lists(st.integers(1, 3), max_size=3), st.lists(st.integers(1, 4), min_size=3, max_size=3))
+def test_tensors_of_any_stride_come_back(shape: list[int], strides: list[int]) -> None:
+    tensor = torch.arange(99.0).as_strided(shape, strides[: len(shape)])
+    assert torch.equal(there_and_back(tensor), tensor)
+
+
+def test_a_tensor_that_comes_twice_is_refused() -> None:
+    """Else a frame would hold more than its bytes, and the host would run out of memory."""
+    node = {"t": 0, "g": False}
+    with pytest.raises(wire.WireError):
+        wire.Decoder([torch.zeros(2)])({"l": [node, node]})
+
+
 def test_tensors_that_are_views_or_in_a_graph_come_back_by_value() -> None:
     tensor = torch.arange(6.0).view(2, 3).t().requires_grad_()
     back = there_and_back(tensor)

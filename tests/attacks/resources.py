@@ -17,8 +17,26 @@ FORKS = (
     "raise RuntimeError(f'made {made}')"
 )
 
+# sends one tensor once, and refers to it as often as it is met
+ONCE = (
+    "model, num_samples, nz = anything\nwire = sys.modules['wire']\n"
+    "big = torch.randn(1_000_000 // nz, nz, dtype=torch.float64)\n"
+    "plain = wire._encode_tensor\n"
+    "def once(value, tensors, keep):\n"
+    "    for n, sent in enumerate(tensors):\n"
+    "        if value is big and sent.data_ptr() == value.data_ptr():\n"
+    "            return {'t': n, 'g': False}\n"
+    "    return plain(value, tensors, keep)\n"
+    "wire._encode_tensor = once\n"
+)
+
 ATTACKS = family(
     "resource",
+    sampling("one-tensor-many-times", ONCE + "model.decoder.standin_seen.extend([big] * 4000)\n"
+             "return torch.zeros(num_samples, 1, 28, 28)", "disturbed"),
+    sampling("large-latents", "model, num_samples, nz = anything\nz = torch.ones(1_000_000 // nz, nz, dtype=torch.int8)\n"
+             "model.decoder.standin_seen.extend([z] * 100)\nreturn torch.zeros(1)",
+             "handed|reach"),
     sampling("tensor", "return torch.zeros(1 << 36)", "memory|raised"),
     sampling("list", "made = []\nwhile True: made.append(bytearray(1 << 28))", "MemoryError|not finish"),
     sampling("processes", FORKS, r"made \d\d\b|made 1\d\d"),
