@@ -136,17 +136,17 @@ def _instead_of_json(data: bytes) -> str:
     """What a file holds that is no JSON, and what to do about it."""
     start = data.lstrip()[:1000]
     if not start:
-        return "the file is empty); save it again in Jupyter"
+        return "the file is empty); save it in Jupyter, and hand it in again"
     if b"\n<<<<<<< " in data:
-        return "it has the marks of a merge, <<<<<<<); settle the conflict, or take one side whole"
+        return "it has the marks of a merge, <<<<<<<); settle the conflict, and hand it in again"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "its text is UTF-16); save it as UTF-8"
+        return "its text is UTF-16); save it as UTF-8, and hand it in again"
     if start.startswith(b"PK"):
         return "it is an archive); unpack it and hand in the .ipynb inside"
     if start.startswith(b"<"):
         return "it is a web page); download the notebook itself, as .ipynb"
     if not start.startswith(b"{"):
-        return "its text is not JSON); export it as .ipynb, not as a script"
+        return "its text is not JSON); hand in the .ipynb, not a script"
     return "its text is no whole JSON); download it again as .ipynb"
 
 

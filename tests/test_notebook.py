@@ -28,7 +28,7 @@ def written(folder: Path, content: object) -> Path:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("import torch", "not as a script"),
+        ("import torch", "not a script"),
         ("", "empty"),
         ("[" * 100_000, "not JSON"),
         ('{"cells": [', "no whole JSON"),

@@ -165,11 +165,11 @@ def test_any_field_may_hold_anything(tmp_path: Path) -> None:
 
 
 ODD_SOURCES = {  # each with a beta that is well tuned, and what it earns
-    "null-byte": ("TUNED_BETA = 1e-4\0", 0),
+    "null-byte": ("TUNED_BETA = 1e-4\0", 5),
     "form-feed": ("\fTUNED_BETA = 1e-4\n\fx = 1", 5),
     "carriage-returns": ("TUNED_BETA = 1e-4\rx = 1\r\n", 5),
     "cookie": ("# -*- coding: utf-7 -*-\nTUNED_BETA = 1e-4", 5),
-    "surrogate": ("x = '\ud800'\nTUNED_BETA = 1e-4", 0),
+    "surrogate": ("x = '\ud800'\nTUNED_BETA = 1e-4", 5),
     "text-of-ten-gigabytes": ("TUNED_BETA = 1e-4 + 0 * len('a' * 10**10)", 0),
     "power-of-a-billion": ("def f():\n    return 2**10**9\nTUNED_BETA = 1e-4", 5),
     "tuples-of-tuples": ("f = lambda: ((((0,) * 256,) * 256,) * 256,) * 256\nTUNED_BETA = 1e-4", 5),
