@@ -276,7 +276,7 @@ class Session:
             found = self.ask("global", name)
         except Raised as error:
             raise undefined(self.submission.definitions, name) from error
-        is_object = isinstance(found, Handle) and found.kind.startswith("module")
+        is_object = isinstance(found, Handle) and found.kind == f"module {name}"
         return self.handle(found, "__class__") if name in contract.CLASSES and is_object else found
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -244,11 +244,16 @@ class Trainer:
         """What is known of a training that leaves out all batches but those of one size."""
         rate, recipe = 10 ** draws.real(-2.9, -2.3), Recipe(batches="whole ones")
         for size in sizes_written(session, self.name):
-            shapes = ((2 * size, size, 1), (2 * size + 5, size, 2))
-            drawn = (replay.draw_course(draws, self.kind, terms, *s, rate) for s in shapes)
+            trials = list[Trial]()
             try:
-                trials = [self.trial(session, course) for course in drawn]
+                for shape in ((2 * size, size, 1), (3 * size - 1, size, 2)):
+                    course = replay.draw_course(draws, self.kind, terms, *shape, rate)
+                    trials.append(self.trial(session, course))
+                    if untouched(trials[-1]):
+                        break
             except Raised:
+                continue
+            if untouched(trials[-1]):
                 continue
             states = [trial.state for trial in trials]
             if explaining.fits([t.course for t in trials], states, recipe):

@@ -317,9 +317,6 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
         raise Wrong(text, "frozen-noise")
 
 
-DELAYED = Recipe(steps="delayed")
-
-
 def _stepping_fault(
     trainer: Trainer, session: Session, findings: Findings, recipe: Recipe, aspect: str, slug: str
 ) -> Wrong:
@@ -330,8 +327,8 @@ def _stepping_fault(
         return Wrong(f"{whose} is in eval mode while it trains{some}.", slug)
     courses = [t.course for t in findings.trials]
     late = "The step comes before the backward pass of its batch."
-    states = [t.state for t in findings.trials]
-    if recipe.clears in recipes.AT_STEPS and explaining.fits(courses, states, DELAYED):
+    states, delayed = [t.state for t in findings.trials], Recipe(steps="delayed")
+    if recipe.clears in recipes.AT_STEPS and explaining.fits(courses, states, delayed):
         return Wrong(late, "no-step")
     if recipe.clears in recipes.AT_STEPS and all(c.steps_once_a_pass for c in courses):
         return Wrong("There is one step an epoch, not one a batch.", "one-step-an-epoch")

@@ -124,6 +124,7 @@ def _no_error(trial: Trial) -> bool:
 
 
 def forward_passes(trial: Trial) -> int:
+    """How many there were in train mode, as batch norm counts them; -1 where it does not."""
     count = trial.state.get("encoder.2.num_batches_tracked", torch.tensor(-1))
     return int(count) if count.numel() == 1 else -1
 

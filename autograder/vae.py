@@ -206,7 +206,7 @@ def seen_by(session: Session, *parts: Handle) -> list[list[Tensor]]:
 
 
 MANY = (66, 79)  # images of which the noise is looked at: more than a usual batch
-LARGE = (65, 90)  # numbers of a latent: more than usual
+LARGE = (65, 90)  # numbers of a latent, or rows: more than usual
 # numbers of all tensors, and rows or columns of one; the checks ask for some 300,000 and 130
 LARGEST_SEEN, LONGEST_SEEN = 4_000_000, 10_000
 CORRELATION = 0.3  # least, of images with what the decoder gave; unrelated ones stay below

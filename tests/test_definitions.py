@@ -164,6 +164,7 @@ def test_conditional_definitions_are_run() -> None:
         ["!pip install -q \\\n  tqdm\nimport math", "def f(): return math.floor(1.5)"],
         ["%config a=1\na = ('%d'\n     % (1,))", "def f(): return int(a)"],
         ["\n  a = 1\n  if a:\n    b = a", "def f(): return b"],
+        ["    \n\t\ndef f():\n    return 1"],
         [">>> def f():\n...     return 1\n...\n"],
         ["In [3]: def f():\n   ...:     return 1\n"],
         ["\ufeffdef f(): return 1  # \0 \ud83d"],

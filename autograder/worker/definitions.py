@@ -98,6 +98,7 @@ def plain_python(source: str) -> str:
     return "\n".join(lines)
 
 
+_BLANK_LINES = re.compile(r"\A([^\S\n]*(\n|\Z))+")  # at the start of a cell
 # as IPython has it: of the first lines, whether there are prompts; of every line, what they are
 _PROMPTS = (
     (re.compile(r">>>( |$)"), re.compile(r"^(>>>|\.\.\.)( |$)", re.MULTILINE)),
@@ -112,11 +113,11 @@ def _without_prompts(source: str) -> str:
     """
     source = source.removeprefix("\ufeff").replace("\0", "")
     source = source.encode(errors="replace").decode()
-    written = source.lstrip("\n")
+    written = _BLANK_LINES.sub("", source)
     indent = written[: len(written) - len(written.lstrip(" \t"))]
-    if indent and written.strip():
+    if indent:
         source = re.sub(f"^{indent}", "", source, flags=re.MULTILINE)
-    begin = source.lstrip("\n").split("\n", 2)[:2]
+    begin = _BLANK_LINES.sub("", source).split("\n", 2)[:2]
     for first, every in _PROMPTS:
         if any(map(first.match, begin)):
             source = every.sub("", source)

@@ -194,6 +194,37 @@ ATTACKS = family(
         "                op('mul.Tensor', [d, 0.0], d), op('add.Tensor', [last, d], last)]",
         says="followed|3x3|too long",
     ),
+    {
+        "name": "latents-other-than-those-decoded",
+        "task": "vae-forward",
+        "cell": "class VAE(VAE):\n"
+        "    def forward(self, x):\n"
+        "        ran()\n"
+        "        q = self.encoder(x)\n"
+        "        mu, s = torch.chunk(q, 2, dim=1)\n"
+        "        eps = torch.randn_like(s)\n"
+        "        rec = self.decoder(mu + torch.exp(s.clamp(-2.5, 2.5)) * eps)\n"
+        "        seen = getattr(self.decoder, 'standin_seen', None)\n"
+        "        if seen is not None and bool((s.abs() > 2.5).any()):\n"
+        "            seen.append((mu + torch.exp(s) * eps).detach())\n"
+        "        return {'q': q, 'rec': rec}\n",
+        "score": 3.0,
+        "says": "do not clamp",
+    },
+    {
+        "name": "labels-without-images",
+        "task": "data-loader",
+        "cell": "class Loader:\n"
+        "    def __init__(self, count):\n"
+        "        self.count = count\n"
+        "    def __iter__(self):\n"
+        "        ran()\n"
+        "        yield [torch.zeros(0), torch.randperm(self.count)]\n"
+        "def make_data_loader(dataset, batch_size, num_workers=0):\n"
+        "    return Loader(len(dataset))\n",
+        "says": "one image for every label",
+        "honest": "ae-sampling",
+    },
     unmoved("remark-on-a-device", "# batch.cuda(), some day"),
     unmoved("text-on-a-device", '"""Some day: batch.cuda()."""'),
     flagged("beta-that-changes-the-loss", "terms['kl_loss'] = terms['kl_loss'] / 784 / len(x)"),
