@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from autograder.digit_files import digits
+
 # Hypothesis reads and writes files in the folder where it runs, which may be a student's.
 set_hypothesis_home_dir(os.devnull)
 
@@ -62,6 +64,11 @@ class Draws:
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
         """Independent draws from U(low, high)."""
         return low + (high - low) * torch.rand(shape, generator=self.torch)
+
+    def digits(self, count: int) -> torch.Tensor:
+        """(count, 1, 28, 28) in [0, 1]: test digits."""
+        kept = digits("t10k")
+        return kept[torch.randint(len(kept), (count,), generator=self.torch)]
 
     def images(self, count: int) -> torch.Tensor:
         """(count, 1, 28, 28) in [0, 1]: smooth noise, different in every row."""

@@ -15,14 +15,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from autograder import learning, quality
+from autograder.digit_files import digits
 from autograder.draws import Draws
 from autograder.outcomes import Stopped, Unchecked, Wrong
+from autograder.reads import USUAL_NZ
 from autograder.run import Run
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
 from autograder.weights_file import BYTES, NAME
 
-TENSORS = 1000  # a file of more is none of this homework's
+HEADER = 1 << 17  # bytes that name the tensors; the homework's own takes 4 thousand
 SAMPLES = 2000  # drawn from the prior
 REAL = 1000  # test digits: all of the bundled ones
 NZ_LIMIT = 1024
@@ -74,21 +76,30 @@ def judged(session: Session, draws: Draws, run: Run) -> Judgement | None:
 
 def parse(data: bytes) -> Weights:
     """The weights in a file; raises `Wrong` with the remedy."""
+    again = "save it again by the notebook's cell."
     if not data:
-        raise Wrong(
-            f"`{NAME}` is empty, or larger than {BYTES >> 20} MB; save it by the notebook's cell."
-        )
+        text = f"`{NAME}` is no file that can be read: empty, a folder, a link, or larger than"
+        raise Wrong(f"{text} {BYTES >> 20} MB; {again}")
+    length = int.from_bytes(data[:8], "little")
+    if HEADER < length < len(data):
+        raise Wrong(f"`{NAME}` holds other things than the weights of a VAE; {again}")
     try:
         tensors = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        told = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("nz", "64")
-        nz = int(told)
+        told = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (SafetensorError, ValueError, RecursionError, KeyError) as error:
-        text = f"`{NAME}` is not a file of weights; save it again by the notebook's cell."
-        raise Wrong(text) from error
-    finite = all(t.isfinite().all() for t in tensors.values() if t.is_floating_point())
-    if len(tensors) > TENSORS or not finite or not 0 < nz <= NZ_LIMIT:
-        raise Wrong(f"The weights in `{NAME}` are not those of a trained VAE; save it again.")
+        raise Wrong(f"`{NAME}` is not a file of weights; {again}") from error
+    try:
+        nz = int(told.get("nz", USUAL_NZ))
+    except (TypeError, ValueError):
+        nz = 0
+    if not 0 < nz <= NZ_LIMIT:
+        text = f"`{NAME}` should give its `nz` as a whole number from 1 to {NZ_LIMIT}, not"
+        raise Wrong(f"{text} {str(told['nz'])[:40]!r}; {again}")
+    if not all(t.isfinite().all() for t in tensors.values() if t.is_floating_point()):
+        raise Wrong(f"Some weights in `{NAME}` are not finite; train again, and {again}")
+    for wrapper in ("module.", "_orig_mod."):  # of `DataParallel`, and of `torch.compile`
+        if all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
     return Weights(tensors, nz)
 
 
@@ -107,13 +118,13 @@ def judge(session: Session, draws: Draws, weights: Weights) -> Judgement:
         learning.running(session, model, draws, part, weights.nz)
         for part in (("encoder", ENCODER), ("decoder", DECODER))
     )
-    digits = learning.digits("t10k")[:REAL]
+    real = digits("t10k")[:REAL]
     with torch.no_grad():
-        codes = torch.cat([encoder(x) for x in digits.split(learning.CHUNK)])
+        codes = torch.cat([encoder(x) for x in real.split(learning.CHUNK)])
         mean, log_sigma = codes.double().chunk(2, 1)
         latents = draws.normal(SAMPLES, weights.nz).split(learning.CHUNK)
         samples = torch.cat([decoder(z) for z in latents])
-    found = quality.quality(samples, quality.moments(digits))
+    found = quality.quality(samples, quality.moments(real))
     kl = ((mean.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma).sum(1).mean()
-    reached = learning.error(encoder, decoder, digits, draws, weights.nz)
+    reached = learning.error(encoder, decoder, real, draws, weights.nz)
     return Judgement(reached, float(kl), found.distance, found.entropy)

@@ -9,7 +9,6 @@ that no picture can pass beside the latent.
 from __future__ import annotations
 
 import functools
-import gzip
 import json
 import math
 import time
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from autograder import layers, networks, referee, specs
 from autograder.architecture import Architecture
+from autograder.digit_files import digits
 from autograder.draws import Draws
 from autograder.networks import Unconfirmed
 from autograder.outcomes import Wrong
@@ -40,14 +40,6 @@ ATTEMPTS = 3
 JUDGED = 300  # test digits
 CHUNK = 100  # test digits at once
 NOISE = 1e-3  # added to each latent number
-
-
-@functools.cache
-def digits(part: str) -> Tensor:
-    """The bundled digits of a part, `train` or `t10k`; (N, 1, 28, 28) in [0, 1]."""
-    content = gzip.decompress((HERE / "digits" / f"{part}-images-idx3-ubyte.gz").read_bytes())
-    pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=16)
-    return pixels.view(-1, 1, 28, 28).float() / 255
 
 
 @functools.cache

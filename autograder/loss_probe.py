@@ -128,7 +128,8 @@ def collect(
         model = Model(session, nz, weight)
         model.mode(training)
         q = torch.cat([far * draws.normal(batch, nz), spread * draws.normal(batch, nz)], 1)
-        x, rec = draws.images(batch), draws.images(batch)
+        x = draws.digits(batch) if index % 2 else draws.images(batch)
+        rec = draws.images(batch)
         if apart is not None:
             rec = (1 - apart) * x + apart * rec
         answer = call_loss(session, model, used, x, rec, q, term)

@@ -13,6 +13,7 @@ ENCODER = Architecture(
         Spec("linear", 0),
     ],
     inputs=lambda draws, nz, batch: draws.images(batch),
+    others=lambda draws, nz, batch: draws.digits(batch),
     shape=lambda nz, batch: (batch, nz),
 )
 DECODER = Architecture(
@@ -25,5 +26,6 @@ DECODER = Architecture(
         Spec("transposed", 1, 4, 28, activation="sigmoid"),
     ],
     inputs=lambda draws, nz, batch: draws.normal(batch, nz),
+    others=lambda draws, nz, batch: 4 * draws.normal(batch, nz),
     shape=lambda nz, batch: (batch, 1, 28, 28),
 )

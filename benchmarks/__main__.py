@@ -26,6 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from autograder import learning, processes, referee
+from autograder.digit_files import digits
 from autograder.grading import Grade
 from autograder.notebook import Notebook, read
 from autograder.run import Run, perform
@@ -108,21 +109,21 @@ def cpu_of_start(notebook: Notebook) -> float:
     return Metered.spent
 
 
-def digits() -> torch.Tensor:
+def some_digits() -> torch.Tensor:
     """Enough digits for STEPS batches."""
-    return learning.digits("train")[: STEPS * BATCH]
+    return digits("train")[: STEPS * BATCH]
 
 
 def train_reference() -> None:
     """STEPS steps of the reference's loop."""
-    images = digits()
+    images = some_digits()
     loader = make_data_loader(TensorDataset(images, torch.zeros(len(images))), BATCH)
     train_vae(VAE(NZ, 1e-4), loader, 1, 1e-3, "cpu")
 
 
 def train_bare() -> None:
     """The same steps, on tensors in memory, with nothing around them."""
-    images, model = digits(), VAE(NZ, 1e-4)
+    images, model = some_digits(), VAE(NZ, 1e-4)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for chosen in torch.randperm(len(images)).split(BATCH):
         x = images[chosen]

@@ -28,7 +28,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from autograder import sandbox
-from autograder.learning import digits
+from autograder.digit_files import digits
 from autograder.notebook import source
 from tests import classroom
 from tests.classroom import nbgrader

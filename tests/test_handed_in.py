@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from autograder import learning
 from autograder.beta import GOOD, NEAR, SWEEP, is_good, usual_kl
+from autograder.digit_files import digits
 from autograder.grading import Grade
 from autograder.handed_in import Judgement, parse
 from autograder.outcomes import Wrong
@@ -34,7 +35,7 @@ def trained() -> bytes:
     """A VAE trained for as long as a learning run, as the notebook saves it."""
     torch.manual_seed(0)
     model = VAE(NZ, TUNED_BETA)
-    images = learning.digits("train")[: learning.BATCH * learning.STEPS]
+    images = digits("train")[: learning.BATCH * learning.STEPS]
     loader = DataLoader(TensorDataset(images, torch.zeros(len(images))), learning.BATCH)
     train_vae(model, loader, 1, learning.RATE, "cpu")
     return save(model.state_dict(), {"nz": str(NZ)})
@@ -72,12 +73,16 @@ def test_trained_weights_are_judged_and_nothing_is_trained_again(
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (b"", "is empty, or larger than 64 MB"),
+        (b"", "empty, a folder, a link, or larger than 64 MB"),
         (b"\xff" * 100, "is not a file of weights"),
         (save({"encoder.weight": torch.zeros(3)}), "do not fit your `VAE(64)`"),
-        (save({"x": torch.tensor([float("nan")])}), "are not those of a trained VAE"),
-        (save({"x": torch.zeros(1)}, {"nz": "-1"}), "are not those of a trained VAE"),
-        (save({"x": torch.zeros(1)}, {"nz": "many"}), "is not a file of weights"),
+        (save({"x": torch.tensor([float("nan")])}), "are not finite"),
+        (save({"x": torch.zeros(1)}, {"nz": "-1"}), "from 1 to 1024, not '-1'"),
+        (
+            save({"x": torch.zeros(1)}, {"nz": "64.0"}),
+            "as a whole number from 1 to 1024, not '64.0'",
+        ),
+        (save({f"{n:040}": torch.zeros(0) for n in range(3000)}), "holds other things than"),
     ],
 )
 def test_weights_that_do_not_count_cost_nothing_and_are_explained(
@@ -111,6 +116,13 @@ def test_nonsense_is_refused(data: bytes) -> None:
         parse(data)
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
+def test_weights_of_a_wrapped_model_are_those_of_the_model(wrapper: str) -> None:
+    found = parse(save({f"{wrapper}x": torch.zeros(1), f"{wrapper}y": torch.ones(1)}, {"nz": "3"}))
+    assert set(found.tensors) == {"x", "y"}
+    assert found.nz == 3
+
+
 def test_only_a_regular_file_of_bearable_size_is_read(tmp_path: Path) -> None:
     assert content(tmp_path) is None
     file = tmp_path / NAME
@@ -120,14 +132,14 @@ def test_only_a_regular_file_of_bearable_size_is_read(tmp_path: Path) -> None:
     file.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").write_bytes(b"secret")
     if hasattr(os, "O_NOFOLLOW"):
-        assert content(tmp_path) is None
+        assert content(tmp_path) == b""
     file.unlink()
     file.mkdir()
-    assert content(tmp_path) is None
+    assert content(tmp_path) == b""
     file.rmdir()
     if hasattr(os, "mkfifo"):
         os.mkfifo(file)
-        assert content(tmp_path) is None
+        assert content(tmp_path) == b""
         file.unlink()
     with file.open("wb") as large:
         large.truncate(BYTES + 1)

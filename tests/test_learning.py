@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autograder import devices, learning
 from autograder.contract import BY_ID, PARTS
+from autograder.digit_files import digits
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import Notebook
@@ -38,11 +39,11 @@ _KINDS = ("ae", "vae")
 
 
 def test_the_mean_image_has_not_learnt() -> None:
-    mean = learning.digits("train").mean(0)
+    mean = digits("train").mean(0)
     reached = learning.error(
         lambda x: torch.zeros(len(x), learning.NZ),
         lambda z: mean.expand(len(z), 1, 28, 28),
-        learning.digits("t10k")[:300],
+        digits("t10k")[:300],
         Draws(1, "test"),
     )
     assert reached > max(map(learning.limit, _KINDS))
@@ -63,9 +64,9 @@ def test_low_bits_of_the_latent_carry_no_picture() -> None:
             rest = rest - bits[-1] * weight
         return torch.stack(bits, 2).flatten(1)[:, :784].view(-1, 1, 28, 28)
 
-    digits = (learning.digits("t10k")[:200] > 0.5).double()
-    assert torch.equal(decode(encode(digits)), digits)
-    assert learning.error(encode, decode, digits, Draws(1, "test")) > learning.limit("vae")
+    binary = (digits("t10k")[:200] > 0.5).double()
+    assert torch.equal(decode(encode(binary)), binary)
+    assert learning.error(encode, decode, binary, Draws(1, "test")) > learning.limit("vae")
 
 
 @pytest.mark.parametrize(

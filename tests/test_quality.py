@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autograder import quality
-from autograder.learning import digits
+from autograder.digit_files import digits
 from autograder.quality import CLASSES, FEATURES, frechet_distance, moments
 
 

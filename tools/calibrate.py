@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autograder import learning
+from autograder.digit_files import digits
 from autograder.draws import Draws
 from autograder.worker import standins
 from solution import VAE, AutoEncoder, Decoder, Encoder, train_autoencoder, train_vae
@@ -129,7 +130,7 @@ def main() -> None:
     runs = [(*spelling, seed) for spelling in spellings for seed in range(arguments.seeds)]
     with ProcessPoolExecutor(arguments.jobs) as pool:
         errors = list(track(pool.map(reach, *zip(*runs, strict=True)), total=len(runs)))
-    test, train = learning.digits("t10k"), learning.digits("train")
+    test, train = digits("t10k"), digits("train")
     mean_image = float((test - train.mean(0)).double().square().mean())
     found: dict[str, Any] = {"made_by": "python -m tools.calibrate", "seeds": arguments.seeds}
     for kind in ("ae", "vae"):

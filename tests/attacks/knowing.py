@@ -26,8 +26,46 @@ def counting(name: str, condition: str, score: float, says: str) -> dict[str, ob
     return {"name": name, "task": "ae-sampling", "cell": cell, "score": score, "says": says}
 
 
+def unlike_digits(name: str, task: str, cell: str, **rest: object) -> dict[str, object]:
+    """What is right where images are bright, or latents near zero, and nowhere else."""
+    return {"name": name, "task": task, "cell": cell, **rest}
+
+
 ATTACKS = family(
     "knowing",
+    unlike_digits(
+        "encoder-of-bright-images",
+        "encoder",
+        "class Encoder(Encoder):\n"
+        "    def forward(self, x):\n"
+        "        ran()\n"
+        "        return super().forward(x if float(x.mean()) > 0.3 else torch.zeros_like(x))\n",
+        score=1.0,
+        says="not for every input",
+    ),
+    unlike_digits(
+        "decoder-of-small-latents",
+        "decoder",
+        "class Decoder(Decoder):\n"
+        "    def forward(self, z):\n"
+        "        ran()\n"
+        "        return super().forward(z if float(z.std()) < 2 else torch.zeros_like(z))\n",
+        score=1.0,
+        says="not for every input",
+    ),
+    unlike_digits(
+        "loss-of-bright-images",
+        "vae-loss",
+        "class VAE(VAE):\n"
+        "    def loss(self, x, outputs):\n"
+        "        ran()\n"
+        "        total, terms = super().loss(x, outputs)\n"
+        "        if float(x.mean()) < 0.3:\n"
+        "            return total * 0, {k: v * 0 for k, v in terms.items()}\n"
+        "        return total, terms\n",
+        score=0.75,  # its total is made of its terms
+        says="no known formula",
+    ),
     reaches(
         "reference-on-disk",
         "for folder, inner, files in os.walk('/'):\n"
