@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +32,7 @@ from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import images_followed, numbers_read
 from autograder.submission import Session
-from autograder.vae import LARGE, LAYOUTS, Habits, Model, Sizes, try_sizes
+from autograder.vae import LARGE, LAYOUTS, Habits, Model, Sizes, seen_by, try_sizes
 from autograder.worker import standins
 
 
@@ -44,7 +46,46 @@ class Evidence:
     fault: Wrong | None = None  # why the promised sizes do not work, if forward is not to blame
 
 
+Check = Callable[[Session, Draws, Habits], None]
+
+
+def _names_reruns(look: Check) -> Check:
+    """A check that says so where a wrong loss runs the networks again: all else follows from it."""
+
+    @functools.wraps(look)
+    def looking(session: Session, draws: Draws, habits: Habits) -> None:
+        try:
+            look(session, draws, habits)
+        except (NotAttempted, Stopped):
+            raise
+        except Wrong as fault:
+            again = _run_again(session, draws)
+            if not again:
+                raise
+            text = f"`loss` runs the {' and the '.join(again)} again, on x. Take q and the images"
+            slug = None if fault.misconception == "masks-nan" else fault.misconception
+            raise Wrong(f"{text} from the outputs that it is handed.", slug) from fault
+
+    return looking
+
+
+def _run_again(session: Session, draws: Draws) -> list[str]:
+    """Which networks of the class its loss runs."""
+    try:
+        model, x = Model(session, 6, 1.0), draws.images(4)
+        parts = {"encoder": model.encoder, "decoder": model.decoder}
+        before = seen_by(session, *parts.values())
+        call_loss(session, model, PROMISED, x, draws.images(4), draws.normal(4, 12), TOTAL)
+        after = seen_by(session, *parts.values())
+    except Stopped:
+        raise
+    except Wrong:
+        return []
+    return [n for n, a, b in zip(parts, before, after, strict=True) if len(b) > len(a)]
+
+
 @check("vae-loss", "rec", 0.5)
+@_names_reruns
 def test_rec(session: Session, draws: Draws, habits: Habits) -> None:
     """rec_loss is the mean squared error over all pixels."""
     evidence = _evidence(session, draws, habits, REC)
@@ -145,6 +186,7 @@ def _data_variable(session: Session, draws: Draws, used: Habits, sizes: Sizes) -
 
 
 @check("vae-loss", "kl", 0.75)
+@_names_reruns
 def test_kl(session: Session, draws: Draws, habits: Habits) -> None:
     """kl_loss is KL(q || N(0, I)), summed over latents and averaged over the batch."""
     evidence = _evidence(session, draws, habits, KL)
@@ -269,6 +311,7 @@ def _size_variable(session: Session, draws: Draws, used: Habits) -> str | None:
 
 
 @check("vae-loss", "honesty", 0.25)
+@_names_reruns
 def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     """No term hides values that are infinite or undefined, or cuts off large ones."""
     evidence = _evidence(session, draws, habits, KL)
@@ -482,6 +525,7 @@ def _takes_outputs_first(session: Session, draws: Draws) -> bool:
 
 
 @check("vae-loss", "total", 0.5)
+@_names_reruns
 def test_total(session: Session, draws: Draws, habits: Habits) -> None:
     """The total is rec_loss + beta * kl_loss, and its gradient reaches q and rec."""
     evidence = _evidence(session, draws, habits, TOTAL)
