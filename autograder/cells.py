@@ -70,3 +70,44 @@ def cells_behind(name: str, cells: list[str]) -> list[str]:
                 found[index] = None
                 coming += sorted({*re.findall(r"\w+", cells[index])} & defining.keys())
     return [cells[index] for index in found]
+
+
+def own_and_shared(
+    name: str, other: str, cells: list[str]
+) -> tuple[list[ast.stmt], list[ast.stmt]]:
+    """The definitions that a function runs and another does not, and those that both run.
+
+    They are found by the names that are read, from definition to definition.
+    """
+    defined: dict[str, ast.stmt] = {}
+    for cell in cells:
+        for node in _nodes(cell) or ():
+            if isinstance(node, ast.Module):
+                found = (n for n in node.body if isinstance(n, ast.FunctionDef | ast.ClassDef))
+                defined.update({n.name: n for n in found})
+    mine, theirs = _reached(name, defined), _reached(other, defined)
+    return [defined[n] for n in mine - theirs], [defined[n] for n in mine & theirs]
+
+
+def _reached(name: str, defined: dict[str, ast.stmt]) -> set[str]:
+    """The definitions that one reads, directly or not, itself among them."""
+    found, coming = set[str](), [name]
+    while coming:
+        now = coming.pop()
+        if now in defined and now not in found:
+            found.add(now)
+            coming += [n.id for n in ast.walk(defined[now]) if isinstance(n, ast.Name)]
+    return found
+
+
+def says(statements: list[ast.stmt]) -> set[str]:
+    """The names and attributes in some code, and `for` where it has a loop."""
+    found = set[str]()
+    for node in (n for statement in statements for n in ast.walk(statement)):
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.For | ast.While | ast.comprehension):
+            found.add("for")
+    return found

@@ -15,6 +15,7 @@ from autograder.learning import LearningRun, limit
 from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
 from autograder.run import Run
+from autograder.shared_loop import charged_once
 from autograder.submission import Session
 from autograder.test_ae_training import check_learning, findings_of
 from autograder.training_probe import Trainer
@@ -24,6 +25,7 @@ TRAINER = Trainer("train_vae", "TinyVariational")
 
 
 @check("vae-training", "update", 1)
+@charged_once
 def test_update(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """A step is Adam's, of the rate asked for, on the total of `model.loss`."""
     findings = findings_of(TRAINER, session, draws, run)
@@ -31,6 +33,7 @@ def test_update(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
 
 
 @check("vae-training", "stepping", 1)
+@charged_once
 def test_stepping(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """One step for every batch, with fresh gradients, in train mode."""
     findings = findings_of(TRAINER, session, draws, run)
@@ -38,6 +41,7 @@ def test_stepping(session: Session, draws: Draws, run: Run, habits: Habits) -> N
 
 
 @check("vae-training", "epochs", 0.5)
+@charged_once
 def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """As many passes over the loader as asked for."""
     findings = findings_of(TRAINER, session, draws, run)
@@ -46,6 +50,7 @@ def test_epochs(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
 
 
 @check("vae-training", "losses", 1)
+@charged_once
 def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """Returns the two terms of every step, as lists of floats by name."""
     findings = findings_of(TRAINER, session, draws, run)
@@ -60,6 +65,7 @@ def test_losses(session: Session, draws: Draws, run: Run, habits: Habits) -> Non
 
 
 @check("vae-training", "learning", 0.5)
+@charged_once
 def test_learning(session: Session, draws: Draws, run: Run, habits: Habits) -> None:
     """Trained by it on digits, the student's own VAE gets as far as a right one.
 

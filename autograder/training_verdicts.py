@@ -49,6 +49,9 @@ _STEPPING = {
     "batches": "stale-batch",
 }
 
+# the aspects of a recipe that each check judges; the others judge all of it
+JUDGED = {"update": [*_UPDATE], "stepping": [*_STEPPING], "epochs": ["epochs"]}
+
 _SCALED = (
     "sum of squares",
     "squares summed over pixels",

@@ -48,3 +48,72 @@ def test_batches_that_are_kept_for_all_passes_are_remarked_on(task: str) -> None
         passes = next(r for r in made.results if r.id == "epochs")
         assert passes.passed
         assert ("gone through once" in passes.message) is kept
+
+
+SHARED = """
+def fit(model, data_loader, epochs, learning_rate, device, loss_of):
+    optimizer = torch.optim.{optimizer}(model.parameters(), lr=learning_rate)
+    for _ in range(epochs):
+        for x, _ in data_loader:
+            x = x.to(device)
+            {clear}
+            loss_of(model, x).backward()
+            optimizer.step()
+
+
+def train_autoencoder(model, data_loader, epochs, learning_rate, device):
+    losses = []
+
+    def loss_of(model, x):
+        loss = F.mse_loss(model(x), x)
+        losses.append(loss.item())
+        return loss
+
+    fit(model, data_loader, epochs, learning_rate, device, loss_of)
+    return losses
+
+
+def train_vae(model, data_loader, epochs, learning_rate, device):
+    losses = {{"rec_loss": [], "kl_loss": []}}
+
+    def loss_of(model, x):
+        total, terms = model.loss(x, model(x))
+        for name, series in losses.items():
+            series.append(terms[name].item())
+        return {total}
+
+    {calls}(model, data_loader, epochs, learning_rate, device, loss_of)
+    return losses
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {}),
+        ({"optimizer": "SGD"}, {"ae-training": 1.5}),
+        ({"clear": "model.train()"}, {"ae-training": 1.5}),
+        ({"total": "-total"}, {"vae-training": 1.5}),
+        ({"clear": "model.train()", "total": "-total"}, {"ae-training": 1.5, "vae-training": 1.5}),
+        ({"clear": "model.train()", "calls": "again"}, {"ae-training": 1.5, "vae-training": 1.0}),
+    ],
+    ids=str,
+)
+def test_a_loop_that_both_trainings_share_is_charged_once(
+    change: dict[str, str], expected: dict[str, float]
+) -> None:
+    right = {
+        "optimizer": "Adam",
+        "clear": "optimizer.zero_grad()",
+        "total": "total",
+        "calls": "fit",
+    }
+    code = SHARED.format(**(right | change))
+    if "calls" in change:  # a loop of its own
+        loop = code[code.index("def fit") : code.index("def train_autoencoder")]
+        code = loop.replace("fit", change["calls"]) + code
+    node = corpus.as_notebook(f"{corpus.percent_source('perfect')}\n\n# %%\n{code}")
+    tasks = ("ae-training", "vae-training")
+    made = grade(node, tasks=tasks)
+    assert not made.faults
+    assert lost(made, tasks) == expected
