@@ -180,7 +180,7 @@ def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[
         request.getfixturevalue("habits")
     definitions = run.submission.definitions
     if task.name not in definitions.defined:
-        raise undefined(definitions, task.name)
+        raise undefined(definitions, task.name, run.submission.cells)
     with run.submission.session(draws.integer(0, 2**62)) as opened:
         if any(e.get("type") == "ModuleNotFoundError" for e in definitions.errors.values()):
             reads = opened.reads(task.name) if task.name != "TUNED_BETA" else {}

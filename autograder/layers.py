@@ -214,7 +214,8 @@ def _layer(operation: Operation, network: Network, flowing: set[int]) -> list[La
     if pools and (set(source[2:]) == {1} or (resizes and source == shape)):
         return []  # a pool over a single pixel
     resolution = shape[2:] if len(shape) == 4 else ()
-    return [Layer("other", resolution=resolution, name=name.strip("_").replace("_", " "))]
+    name = name.strip("_").removesuffix("_with_indices").replace("_", " ")
+    return [Layer("other", resolution=resolution, name=name)]
 
 
 def reads_as_crop(operation: Operation) -> Layer | None:

@@ -275,7 +275,7 @@ class Session:
         try:
             found = self.ask("global", name)
         except Raised as error:
-            raise undefined(self.submission.definitions, name) from error
+            raise undefined(self.submission.definitions, name, self.submission.cells) from error
         is_object = isinstance(found, Handle) and found.kind == f"module {name}"
         return self.handle(found, "__class__") if name in contract.CLASSES and is_object else found
 
@@ -359,8 +359,22 @@ class Session:
         return self.hold("make", name, list(args))
 
 
-def undefined(definitions: Definitions, name: str) -> Unchecked:
-    """Why a promised name is not there: the cell raised, does not parse, or was not written."""
+def undefined(definitions: Definitions, name: str, cells: list[str]) -> Unchecked:
+    """Why a promised name is not there: the cell raised, does not parse, or was not written.
+
+    Or it is the outcome of work that the checks do not repeat.
+    """
+    found = _undefined(definitions, name)
+    ran = name in definitions.errors or isinstance(found, NotAttempted)
+    if ran and re.search(
+        rf"^[^\S\n]*([^\n#\"']*, *)?{name}\b[^\n=!<>]*=(?!=)", "\n".join(cells), re.M
+    ):
+        text = f"{found.message} The checks repeat none of the notebook's work, such as training"
+        return Unchecked(f"{text} in a loop: set it to what came of that.", found.misconception)
+    return found
+
+
+def _undefined(definitions: Definitions, name: str) -> Unchecked:
     error = definitions.errors.get(name)
     if error is not None:
         told = f"{error.get('type', 'Exception')}: {error.get('message', '')}".strip(": ")

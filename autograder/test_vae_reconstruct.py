@@ -127,6 +127,9 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
     if "other" in found.values() and reads_model(session):
         text = "`reconstruct` decodes with a model of the notebook, not with its own parts."
         return Wrong(text, "uses-global-model")
+    if "other" in found.values() and _decodes_mean(session, draws):
+        text = "`reconstruct` decodes the mean, but what it returns is not what its decoder gives."
+        return Wrong(f"{text} Return that image as it is.")
     if "other" in found.values():
         return Wrong(
             "`reconstruct` decodes something else than the posterior mean.", "wrong-latent"
@@ -170,6 +173,16 @@ def _what(session: Session, draws: Draws, training: bool) -> str:
     if isinstance(first, Tensor) and not close(first, second):
         return "sample"
     return "other"
+
+
+def _decodes_mean(session: Session, draws: Draws) -> bool:
+    """Whether the decoder is handed the mean, and nothing else, whatever is returned."""
+    model, q = Model(session, 6, 1.0), draw_code(draws, 5, 6)
+    before = len(model.latents())
+    model.call("reconstruct", standins.image_of(q))
+    latents = model.latents()[before:]
+    mean, _ = LAYOUTS["mean-first"](code_of(standins.image_of(q), q))
+    return bool(latents) and all(close(z, mean) for z in latents)
 
 
 def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:

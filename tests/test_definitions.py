@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autograder.outcomes import NotAttempted
+from autograder.submission import Definitions, undefined
 from tests.system import worker_module
 
 definitions = worker_module("definitions")
@@ -198,3 +200,23 @@ def test_descriptions_of_errors_name_cell_and_line() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         outcome.namespace["f"]()
     assert definitions.describe(caught.value)["where"] == "cell 1, line 2"
+
+
+@pytest.mark.parametrize(
+    ("cell", "error", "told"),
+    [
+        ("    TUNED_BETA = beta", None, True),
+        ("best, TUNED_BETA = 1, beta", None, True),
+        ("TUNED_BETA: float = min(found)", {"type": "ValueError", "cell": 3}, True),
+        ("# TUNED_BETA = beta", None, False),
+        ("print(TUNED_BETA == 3)", None, False),
+    ],
+)
+def test_what_came_of_work_that_is_not_repeated_is_to_be_written_down(
+    cell: str, error: dict[str, Any] | None, told: bool
+) -> None:
+    errors = {"TUNED_BETA": error} if error else {}
+    known = Definitions(errors=errors)
+    found = undefined(known, "TUNED_BETA", ["import torch", cell])
+    assert ("set it to what came of that" in found.message) is told
+    assert isinstance(found, NotAttempted) is not told
