@@ -199,6 +199,7 @@ class Session:
             "state": self.state,
             "load": self.load,
             "put": self.put,
+            "without_dropout": tracing.without_dropout,
             "cleared": lambda module: all(
                 p.grad is None or not p.grad.any() for p in module.parameters()
             ),
