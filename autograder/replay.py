@@ -245,6 +245,19 @@ def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
     return course
 
 
+def draw_still(draws: Draws, kind: str, terms: Terms) -> Course:
+    """A course of many passes on which no gradient is left, so that the loss stays what it is.
+
+    An end that comes as soon as the loss does not fall shows here: in how many passes there are.
+    """
+    course = draw_course(draws, kind, terms, BATCH, BATCH, PASSES, 10 ** draws.real(-4, -3))
+    course.state["decoder.0.bias"].fill_(-200.0)
+    course.state["decoder.0.weight"].zero_()
+    for name in ("encoder.2.weight", "encoder.2.bias"):
+        course.state[name].zero_()
+    return course
+
+
 FOLLOWED = 50  # the most passes, which a loop may take its time for
 
 

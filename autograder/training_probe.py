@@ -217,7 +217,9 @@ class Trainer:
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
             found.late = self._look_late(session, draws, terms, found.followed)
-            if found.late is not None and not promised(found.late):
+            if found.late is not None and promised(found.late) and _ends_early(found.late):
+                found.stop = len(found.late.course.notes) - 1
+            elif found.late is not None and not promised(found.late):
                 late = found.late.course
                 if len(late.notes) <= late.epochs * len(late.batches):  # a rate may fall to nothing
                     found.stop = explaining.stops_after(late, found.late.state)
@@ -418,6 +420,7 @@ class Trainer:
             replay.draw_steep,
             replay.draw_dark,
             replay.draw_dull,
+            replay.draw_still,
             long,
         ]
         numbers = numbers_written(session, self.name)
@@ -449,6 +452,8 @@ class Trainer:
         """
         for times in range(REDRAWS):
             trial = self.trial(session, draw())
+            if _ends_early(trial):
+                return trial
             kept = by_moments and explaining.keeps_second_moments(trial.course, trial.state)
             if promised(trial) and not kept:
                 followed.append(trial)
@@ -532,6 +537,11 @@ def _apart(course: Course) -> list[float]:
     """How far the images of every batch are from their mean: the mean square, over all passes."""
     found = [float((x - x.mean(0)).square().mean()) for x in course.batches]
     return [found[i] for places in course.places for i in places]
+
+
+def _ends_early(trial: Trial) -> bool:
+    """Whether fewer gradients were noted than there are batches in all passes, though some were."""
+    return 0 < len(trial.course.notes) - 1 < trial.course.epochs * len(trial.course.batches)
 
 
 def _whole_batches(rows: list[float]) -> int | None:
