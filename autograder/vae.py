@@ -200,7 +200,7 @@ def seen_by(session: Session, *parts: Handle) -> list[list[Tensor]]:
         for z in (z for z in found if isinstance(z, Tensor)):
             left -= z.numel()
             if left >= 0 and max(z.shape, default=0) <= LONGEST_SEEN:
-                kept.append(plain(z))
+                kept.append(plain(z) if z.dim() else plain(z)[None])  # so that all have a length
         seen.append(kept)
     return seen
 
@@ -218,7 +218,7 @@ def follows(images: Any, z: Tensor) -> bool:
     That z was decoded is the worker's word alone; images that have nothing to do with it belie
     it. True where there are no images of that size to tell by.
     """
-    if not isinstance(images, Tensor) or images.numel() != len(z) * 784 or z.dim() != 2:
+    if not isinstance(images, Tensor) or z.dim() != 2 or images.numel() != len(z) * 784:
         return True
     made = standins.Decoder(z.shape[1])(z.float()).detach().flatten()
     pair = torch.stack([made.double(), plain(images).flatten()])

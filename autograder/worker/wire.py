@@ -278,6 +278,14 @@ class Decoder:
 
     def __call__(self, node: Any, depth: int = 0) -> Any:
         """Decode one node."""
+        try:
+            return self._decoded(node, depth)
+        except WireError:
+            raise
+        except Exception as error:  # what one rule forgets is no fault of the reader's
+            raise WireError("a value has an unknown form") from error
+
+    def _decoded(self, node: Any, depth: int) -> Any:
         self.nodes += 1
         if self.nodes > NODE_LIMIT or depth > DEPTH_LIMIT + 1:
             raise WireError("a message has too many values")
@@ -349,7 +357,7 @@ class Decoder:
 
     def non_finite(self, node: dict[str, Any], depth: int) -> float:
         """NaN or an infinity, which JSON lacks."""
-        value = _NON_FINITE.get(str(node["f"]))
+        value = _NON_FINITE.get(node["f"]) if isinstance(node["f"], str) else None
         if value is None:
             raise WireError("a float is no float")
         return value
