@@ -148,6 +148,12 @@ def _grade(parsed: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):  # a student's words in a terminal of few letters
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    broken = {fault.task for fault in grading.grade.faults}
+    if len(broken) > 1:  # no work does that by accident, and no points are to be had by it
+        told = f"the grader failed on {len(broken)} tasks, please report it"
+        return _refuse(
+            f"{parsed.notebook}: not graded, because {told}: {grading.grade.faults[0].message}"
+        )
     report.show(grading.grade, sys.stdout)
     for fault in grading.grade.faults:
         line = f"{parsed.notebook}: {fault.task}/{fault.id}: {fault.message}"

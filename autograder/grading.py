@@ -80,8 +80,13 @@ class Grade:
         return [r for r in self.results if r.outcome == "fault"]
 
     def status(self, task: Task) -> str:
-        """passed, partial, failed, error or not-attempted."""
+        """passed, partial, failed, error or not-attempted; manual where the grader itself failed.
+
+        Its points are given then, but it may be the work that made it fail: a person is to look.
+        """
         results = self.of_task(task)
+        if any(r.outcome == "fault" for r in results):
+            return "manual"
         if results and all(r.passed for r in results):
             return "passed"
         if self.score(task) > 0:

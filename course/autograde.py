@@ -92,6 +92,10 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
 
     def convert_notebooks(self) -> None:
         """Grade what is new or has changed, on all cores, and book it one by one."""
+        for folder in [f for f in self.assignments if "\n" in f]:  # nbgrader reads none of them
+            message = f"{printable(folder)}: not graded, because of a line break in its name"
+            self.log.error("%s; rename it", message)
+            del self.assignments[folder]
         self._booked = self._booked_students()
         self._found: dict[str, Submission] = {}
         self._stamps: dict[str, str] = {}
@@ -186,8 +190,9 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
                 self.log.warning("%s is %s seconds late", booked, booked.total_seconds_late)
         for path in submitted.kept_files(self._found[self.notebooks[0]]):
             target = copies / path.relative_to(folder)
-            if any(f"{name}.ipynb" in target.parts for name in self._cells):
-                continue  # a folder where the notebook's copy goes
+            made = {f"{name}{kind}" for name in self._cells for kind in (".ipynb", ".html")}
+            if made & set(target.parts):
+                continue  # a folder where the notebook's copy goes, or its feedback
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())

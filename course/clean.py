@@ -53,6 +53,16 @@ def _allowed(tag: str, name: str, value: str) -> bool:
     return name in _ATTRIBUTES
 
 
+class _Renderer(markdown_mistune.IPythonRenderer):
+    """Leaves a picture out that is not among the attachments: nbconvert's own gives up."""
+
+    def _embed_image_or_attachment(self, src: str) -> str:
+        name = src.removeprefix("attachment:")
+        if name != src and name not in self.attachments:
+            return "attachment-left-out"
+        return str(super()._embed_image_or_attachment(src))
+
+
 @pass_context
 def markdown(context: Any, source: str) -> str:
     """Stands in for nbconvert's filter markdown2html, in feedback and in formgrader."""
@@ -61,9 +71,7 @@ def markdown(context: Any, source: str) -> str:
 
 def rendered(source: str, attachments: dict[str, Any] | None = None) -> str:
     """Markdown as harmless HTML."""
-    renderer = markdown_mistune.IPythonRenderer(
-        escape=False, attachments=attachments or {}, exclude_anchor_links=True
-    )
+    renderer = _Renderer(escape=False, attachments=attachments or {}, exclude_anchor_links=True)
     return html(markdown_mistune.MarkdownWithMath(renderer=renderer).render(source))
 
 
@@ -73,9 +81,7 @@ _BARE = r"(?!/?(?:b|blockquote|br|center|code|em|hr|i|kbd|li|ol|p|pre|strong|sub
 def markup(source: str) -> str:
     """Markdown in which HTML is text, so that it is harmless wherever it is shown."""
     renderings = {
-        markdown_mistune.MarkdownWithMath(
-            renderer=markdown_mistune.IPythonRenderer(escape=escape)
-        ).render(source)
+        markdown_mistune.MarkdownWithMath(renderer=_Renderer(escape=escape)).render(source)
         for escape in (False, True)
     }
     return source if len(renderings) == 1 else re.sub(f"<{_BARE}", "&lt;", source, flags=re.I)
@@ -138,14 +144,15 @@ def attachments(cell: dict[str, Any]) -> dict[str, dict[str, str]]:
         for kind in IMAGE_TYPES:
             picture = image(kind, data.get(kind)) if isinstance(data, dict) else None
             if picture is not None and isinstance(name, str):
-                made[name] = {kind: picture}
+                made[_text(name)] = {kind: picture}
     return made
 
 
 def _text(told: object) -> str:
-    if isinstance(told, list):
-        return "".join(part for part in told if isinstance(part, str))
-    return told if isinstance(told, str) else ""
+    """Text, or lines of it, without halves of characters, which no file takes."""
+    parts = told if isinstance(told, list) else [told]
+    text = "".join(part for part in parts if isinstance(part, str))
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def short(text: str, limit: int = TEXT) -> str:

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 
 from autograder import cli, run, sandbox
+from autograder.grading import Result
 from tests import corpus
 from tests.grading import grade
 from tests.system import as_ordinary_user, heed_ctrl_c
@@ -182,6 +183,39 @@ def test_an_interrupt_counts_though_it_is_not_raised(
     assert not (tmp_path / "out.json").exists()
     monkeypatch.setattr(cli, "_perform", lambda _: None)
     assert cli.main(call) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_grader_that_fails_on_many_tasks_has_graded_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    """On one task it costs nothing, and a person is to look; on many, no points are given."""
+
+    def perform(grading: run.Run) -> None:
+        for task in ("encoder", "decoder")[:count]:
+            made = Result.of(task, "convolutions", 1.0, RecursionError("too deep"))
+            grading.grade.results.append(made)
+
+    corpus.write(corpus.submission("perfect"), tmp_path / "vae.ipynb")
+    monkeypatch.setattr(cli, "_perform", perform)
+    written = tmp_path / "out.json"
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        status = cli.main(
+            ["grade", str(tmp_path / "vae.ipynb"), "--unboxed", "--json", str(written)]
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    told = capsys.readouterr().err
+    assert "RecursionError" in told
+    assert len(told.splitlines()) == 1
+    if count == 1:
+        assert status == 0
+        task = json.loads(written.read_text(encoding="utf-8"))["tasks"][0]
+        assert (task["status"], task["score"]) == ("manual", 1.0)
+    else:
+        assert status == 2
+        assert not written.exists()
 
 
 @pytest.mark.parametrize("status", [pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.OK])

@@ -136,8 +136,25 @@ def test_only_pictures_pass_as_pictures() -> None:
     assert clean.image("image/png", classroom.picture(4)) is not None
 
 
+@pytest.mark.parametrize("kind", ["image/png", "image/gif", None])
+def test_a_pasted_picture_that_is_missing_hides_nothing_else(kind: str | None) -> None:
+    text = "Before. ![pasted](attachment:a.png) After."
+    cell: dict[str, Any] = {"cell_type": "markdown", "source": text}
+    if kind is not None:
+        cell["attachments"] = {"a.png": {kind: classroom.picture(4)}}
+    (made,) = rebuild([cell], [], Verdict({}), []).cells
+    shown = clean.rendered(made.source, made.get("attachments"))
+    assert "Before." in shown
+    assert "After." in shown
+    assert ("data:image/png" in shown) is (kind == "image/png")
+
+
 def test_lone_surrogates_do_not_stop_a_copy_from_being_written() -> None:
+    cells: list[dict[str, Any]]
     cells = [{"cell_type": kind, "source": "\ud83d"} for kind in ("code", "markdown", "raw")]
+    half = {"text/html": "<b>\ud800</b>"}, {"image/svg+xml": "<svg>\ud800</svg>"}
+    cells[0]["outputs"] = [{"output_type": "display_data", "data": data} for data in half]
+    cells[1]["attachments"] = {"\ud800.png": {"image/png": classroom.picture(4)}}
     notebook = rebuild(cells, [], Verdict({}), [])
     assert json.dumps(notebook, ensure_ascii=False).encode()
 
