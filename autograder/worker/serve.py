@@ -221,7 +221,8 @@ class Session:
         return wire.Handle(len(self.objects) - 1, str(kind)[:80])
 
     def perform(self, request: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
-        """Do one operation with decoded arguments."""
+        """Do one operation with decoded arguments, with gradients on, whatever came before."""
+        torch.set_grad_enabled(True)
         decode = wire.Decoder(tensors, lambda handle: self.objects[handle.number])
         return self.operations[request["op"]](*decode(request["args"]))
 
