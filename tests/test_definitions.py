@@ -83,6 +83,12 @@ def test_a_cell_in_another_language_is_left_out() -> None:
 def test_a_module_that_a_cell_writes_counts_as_its_code() -> None:
     cells = ["%%writefile nets.py\ndef f(): return 1", "from nets import f"]
     assert value(*cells) == 1
+    assert value(cells[0], "from nets import f as g", "def f(): return g() + 1") == 2
+    assert value(cells[0], "import os, nets", "def f(): return nets.f() + 1") == 2
+    assert value(cells[0], "import nets as n\nfrom nets import *", "f = n.f") == 1
+    kept = "%%writefile src/deep.py\nimport math\ndef g(): return math.floor(1.5)"
+    assert value(kept, "from src import deep", "def f(): return deep.g()") == 1
+    assert value(kept, "import src.deep", "def f(): return src.deep.g()") == 1
     assert value("%%writefile notes.txt\n# not Python at all (", "def f(): return 2") == 2
 
 

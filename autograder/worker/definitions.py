@@ -42,7 +42,7 @@ _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\S|\S.*?\?{1,2}\s*$)")
 _TIMED = re.compile(r"^(\s*)%time\s+(?=\S)")
 _MAGIC_VALUE = re.compile(r"^(\s*[\w, .\[\]]+=\s*)([%!].*)$")
 # what a cell writes for another to import counts as if it were the notebook's own
-_WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s[^\n]*\.py\s*\n")
+_WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s[^\n]*?(\w+)\.py\s*\n")
 _KEPT_CELL_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%python3", "%%python")
 
 
@@ -155,6 +155,7 @@ def _without_magic(line: str) -> str | None:
 def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
     """Parse every cell; `progress(cell, -1)` is asked first and may refuse a cell."""
     notebook = Notebook()
+    written: dict[str, set[str]] = {}  # what the modules define that cells write
     for number, source in enumerate(cells):
         notebook.sources.append("")
         if not progress(number, -1):
@@ -164,6 +165,7 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
         notebook.sources[-1] = plain_python(source)
         try:
             tree = ast.parse(notebook.sources[-1], f"<cell {number + 1}>")
+            tree.body = [made for node in tree.body for made in _of_notebook(node, written)]
             statements = list(_statements(number, tree))
         except SyntaxError as error:
             message = f"{error.msg} (line {error.lineno})"
@@ -173,12 +175,47 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
         else:
             ended = next((i for i, s in enumerate(statements) if _raises(s)), len(statements))
             notebook.statements += statements[:ended]
+            module = _WRITTEN_MODULE.match(source)
+            if module:
+                defined = {name for s in statements[:ended] for name in s.binds}
+                written[module[1]] = written.get(module[1], set()) | defined
             names = {name for s in statements[ended:] for name in s.binds}
             if names:
                 line = statements[ended].node.lineno
                 message = f"ends with the `raise` in line {line}, before that"
                 notebook.broken.append(_left_out(number, line, message, names))
     return notebook
+
+
+_NAMESPACE = "__import__('types').SimpleNamespace"
+
+
+def _of_notebook(node: ast.stmt, written: dict[str, set[str]]) -> Iterator[ast.stmt]:
+    """An import of modules that cells write, from the names that they define here."""
+    if not isinstance(node, _IMPORTS):
+        yield node
+        return
+    made, left = list[str](), list[ast.alias]()
+    within = "" if isinstance(node, ast.Import) else (node.module or "").rpartition(".")[2]
+    for alias in node.names:
+        way = alias.name.split(".")
+        if within in written:
+            made += [f"{alias.asname} = {alias.name}"] if alias.asname else []
+        elif way[-1] in written:
+            held = f"{_NAMESPACE}({', '.join(f'{n}={n}' for n in sorted(written[way[-1]]))})"
+            if alias.asname is None:
+                for step in reversed(way[1:]):
+                    held = f"{_NAMESPACE}({step}={held})"
+            made.append(f"{alias.asname or way[0]} = {held}")
+        else:
+            left.append(alias)
+    if left:
+        node.names = left
+        yield node
+    for statement in ast.parse("\n".join(made)).body:
+        for part in ast.walk(statement):
+            ast.copy_location(part, node)
+        yield statement
 
 
 def _raises(statement: Statement) -> bool:
