@@ -171,7 +171,8 @@ class Trainer:
         drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
         reseeded = len(set(numbers)) < len(numbers)
-        kept = course.epochs > 1 and session.attribute(loader, "passes") == 1
+        passes = session.attribute(loader, "passes")
+        kept = course.epochs > 1 and isinstance(passes, int) and passes == 1
         return Trial(course, state, returned, cleared is True, reseeded, kept)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
@@ -205,7 +206,7 @@ class Trainer:
             raise Unchecked(text, "uses-global-model")
         found = self._explain(session, trials)
         recipe = found.recipe
-        if recipe is None:
+        if recipe is None and not explaining.goes_as_promised([t.course for t in trials]):
             self._look_for_other_data(session, trials[0])
             found = (
                 self._with_other_images(session, courses)

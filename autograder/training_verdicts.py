@@ -81,7 +81,9 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
     if name is not None:
         text = f"The steps follow the notebook's `{name}`, not the argument or the model."
         raise Wrong(text, "hidden-global")
-    if recipe is None and _goes_as_promised(findings):
+    late = [findings.late] if findings.late is not None and findings.stop is None else []
+    courses = [t.course for t in (findings.trials if recipe is None else late)]
+    if courses and explaining.goes_as_promised(courses):
         text = "The steps are as promised, but then the model is given other weights than"
         raise Wrong(f"{text} those of the last step.")
     if recipe is None:
@@ -295,7 +297,7 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
     """A step for every batch with fresh gradients, in train mode; raises `Wrong`."""
     recipe = findings.recipe
     if recipe is None:
-        if _goes_as_promised(findings):
+        if explaining.goes_as_promised([t.course for t in findings.trials]):
             return  # its end was charged with the update
         learns = _learns_throughout(findings)
         if promised(findings.trials[0]) and not (learns and _steps_on_each_batch(findings)):
@@ -397,7 +399,9 @@ def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Fin
     """As many passes as asked for; raises `Wrong`."""
     recipe = findings.recipe
     if recipe is None:
-        if not _learns_throughout(findings) and not _goes_as_promised(findings):
+        if not _learns_throughout(findings) and not explaining.goes_as_promised(
+            [t.course for t in findings.trials]
+        ):
             raise _unknown_update()
         return
     if findings.stop is not None and _passes(findings) > 1:
@@ -455,11 +459,3 @@ def _learns_throughout(findings: Findings) -> bool:
         for t in findings.trials
     )
     return counted and sum(map(learned, findings.trials)) >= LEARNED * len(findings.trials)
-
-
-def _goes_as_promised(findings: Findings) -> bool:
-    """Whether every step was noted as promised, whatever weights were left in the end."""
-    courses = [trial.course for trial in findings.trials]
-    return any(map(explaining.ends_elsewhere, courses)) and all(
-        map(explaining.goes_as_promised, courses)
-    )
