@@ -112,8 +112,13 @@ class Architecture:
             text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
             return Wrong(text, "hidden-global")
         written = sizes_written(session, self.name)
+        widths = {row.channels for row in self.spec} - {
+            USUAL_NZ
+        }  # what fits these may do by chance
         if self._is_constant(session, draws) or any(
-            self._works(session, draws, fixed, batch) for fixed in written
+            self._works(session, draws, fixed, batch)
+            and (fixed not in widths or self._takes(session, draws, fixed, batch))
+            for fixed in written
         ):
             return Wrong(
                 f"`{self.name}` does not depend on nz as it should; it was made with nz = {nz}.",
@@ -128,6 +133,15 @@ class Architecture:
     def _works(self, session: Session, draws: Draws, nz: int, batch: int) -> bool:
         try:
             return self.fits(self.answer(session, draws, nz, batch, batch > 1), nz, batch)
+        except Raised:
+            return False
+
+    def _takes(self, session: Session, draws: Draws, fixed: int, batch: int) -> bool:
+        """Whether a network that is made for another nz works as one for `fixed`."""
+        try:
+            module, x = self.make(session, fixed + 5), self.inputs(draws, fixed, batch)
+            session.ask("mode", module, False)
+            return self.fits(session.call(module, x), fixed, batch)
         except Raised:
             return False
 
@@ -174,6 +188,8 @@ class Architecture:
             complete = isinstance(told.get("output"), Tensor)
             network = networks.claimed(told if complete else networks.as_far_as_it_got(told))
             before, found = layers.blocks(referee.read(network, told["input"]))
+            if not complete and not found:
+                return error  # it ended before its first layer was through
             spec = self.spec if complete else self.spec[: len(found)]
             specs.compare_weights(found, spec)
             ended = len(found) if complete else max(len(found) - 1, 0)
@@ -255,7 +271,11 @@ class Architecture:
             )
         if any("rrelu" in n for n in names):
             return Wrong("Expected LeakyReLU, found a random one.", "wrong-activation")
-        if any(r in n for n in names for r in ("rand", "normal_", "uniform_")):
+        if any(n in name for name in names for n in ("normal_", "uniform_")):
+            text = f"`{self.name}` draws random numbers as it runs, where the specification has"
+            text = f"{text} none. If it makes layers in `forward`, make them in `__init__`."
+            return Wrong(text, "extra-layer")
+        if any("rand" in n for n in names):
             text = f"`{self.name}` draws random numbers, where the specification has none."
             return Wrong(text, "extra-layer")
         if isinstance(told, dict) and not isinstance(told.get("output"), Graph):

@@ -378,9 +378,10 @@ def _undefined(definitions: Definitions, name: str) -> Unchecked:
     error = definitions.errors.get(name)
     if error is not None:
         told = f"{error.get('type', 'Exception')}: {error.get('message', '')}".strip(": ")
+        missing = _broken_cell(definitions, str(error.get("name")))
         return Unchecked(
             f"`{name}` is not defined, because cell {error.get('cell', '?')} stopped first "
-            f"({told}). Run that cell on its own.",
+            f"({told}).{missing or ' Run that cell on its own.'}",
             "not-defined",
         )
     for cell in definitions.broken:
@@ -392,10 +393,20 @@ def _undefined(definitions: Definitions, name: str) -> Unchecked:
     return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
 
 
+def _broken_cell(definitions: Definitions, name: str) -> str:
+    """The cell that would define a name if it were read, in a sentence, or nothing."""
+    found = (c for c in definitions.broken if name in c.get("names", ()))
+    return next((f" Cell {c.get('cell')} {c.get('message')}." for c in found), "")
+
+
 def _error(
     error: object, definitions: Definitions | None, models: frozenset[str] = frozenset()
 ) -> Unchecked:
     raised = Raised(error)
+    if raised.type == "NameError" and definitions and _broken_cell(definitions, raised.name):
+        raised.message += _broken_cell(definitions, raised.name)
+        raised.misconception = "not-defined"
+        return raised
     if raised.type == "NameError" and definitions and raised.name in definitions.variables:
         raised.message += f" `{raised.name}` is a variable of the notebook, and no argument."
         raised.misconception = "uses-global-model" if raised.name in models else "hidden-global"

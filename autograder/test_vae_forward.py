@@ -355,7 +355,7 @@ def _check_variation(session: Session, draws: Draws, habits: Habits, training: b
     if close(latents[0], latents[1]):
         raise Wrong("The latent is the same at every call; noise should vary.", "no-noise")
     if not noise.varies_normally(torch.stack(latents)):
-        raise Wrong("The noise does not come from N(0, I).")
+        raise Wrong("What is added to the mean is not exp(log_sigma) times draws from N(0, I).")
 
 
 def raise_noise(kind: str | None, shared: str | None) -> None:

@@ -13,6 +13,7 @@ from autograder.submission import Definitions, undefined
 from tests.system import worker_module
 
 definitions = worker_module("definitions")
+newer = worker_module("newer")
 
 
 def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> Any:
@@ -226,3 +227,28 @@ def test_what_came_of_work_that_is_not_repeated_is_to_be_written_down(
     found = undefined(known, "TUNED_BETA", ["import torch", cell])
     assert ("set it to what came of that" in found.message) is told
     assert isinstance(found, NotAttempted) is not told
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("d = {'a': 1.5}\ndef f(): return f'v {d['a']:.2f} {{x}}'", "v 1.50 {x}"),
+        ("def f(): return f'{'\\n'.join(['p', 'q'])!r:>8}'", "  'p\\nq'"),
+        ("n = 3\ndef f(): return f'{n:>{n}}{'a' + \"b\":>5}{'{'}'  # it's", "  3   ab{"),
+        ("def f(): return rf'\\d{'x'}' 'it\\'s {' f\"{len('a\\n')}\"", "\\dxit's {2"),
+    ],
+)
+def test_strings_that_newer_pythons_read_are_read(source: str, expected: str) -> None:
+    assert value(source) == expected
+
+
+@given(st.text(alphabet="fr'\"{}[]:!\\\n #ab1", max_size=40))
+def test_what_is_respelt_says_the_same(text: str) -> None:
+    """Where this Python reads it as it stands."""
+    try:
+        expected = eval(text, {"a": 1, "b": 2, "ab": 3})
+    except Exception:
+        newer.older(text)
+        return
+    if isinstance(expected, str | int):
+        assert eval(newer.older(text), {"a": 1, "b": 2, "ab": 3}) == expected

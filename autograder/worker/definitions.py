@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import newer
 from absent import (
     Absent,
     AbsentData,
@@ -29,6 +30,7 @@ from absent import (
     is_want_of_data,
 )
 
+_VERSION = ".".join(map(str, sys.version_info[:2]))
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -95,7 +97,16 @@ def plain_python(source: str) -> str:
                 break
         except (ValueError, RecursionError, MemoryError):
             break
-    return "\n".join(lines)
+    plain = "\n".join(lines)
+    return plain if _parses(plain) or not _parses(made := newer.older(plain)) else made
+
+
+def _parses(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 _BLANK_LINES = re.compile(r"\A([^\S\n]*(\n|\Z))+")  # at the start of a cell
@@ -227,7 +238,13 @@ def _broken(cell: int, source: str, message: str, line: int) -> dict[str, Any]:
     names = re.findall(
         r"^[^\S\n]*(?:class|def)\s+(\w+)|^(\w+)[^\S\n]*(?::[^=\n]*)?=", source, re.MULTILINE
     )
-    return _left_out(cell, line, f"does not parse: {message}", {a or b for a, b in names})
+    found = {a or b for a, b in names}
+    for listed in re.findall(
+        r"^[^\S\n]*(?:from\s+\S+\s+)?import\s+([^#\n]+)", source, re.MULTILINE
+    ):
+        ways = [part.split() for part in listed.replace("(", " ").replace(")", " ").split(",")]
+        found |= {way[-1].partition(".")[0] for way in ways if way}
+    return _left_out(cell, line, f"does not parse in Python {_VERSION}: {message}", found)
 
 
 def _left_out(cell: int, line: int, message: str, names: set[str]) -> dict[str, Any]:

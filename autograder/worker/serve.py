@@ -342,11 +342,15 @@ class Session:
                 parameters[name].copy_(value)
 
     def iterate(self, iterable: Any, limit: int) -> list[Any]:
-        """One pass over an iterable, at most `limit` items."""
-        items = []
+        """One pass over an iterable, at most `limit` items, and as many tensors' rows."""
+        items, rows = [], 0
         for item in iterable:
             items.append(item)
-            if len(items) >= limit:
+            parts = item if isinstance(item, list | tuple) else [item]
+            rows += max(
+                (len(p) for p in parts if isinstance(p, torch.Tensor) and p.dim()), default=0
+            )
+            if max(len(items), rows) >= limit:
                 break
         return items
 

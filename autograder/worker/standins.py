@@ -355,7 +355,7 @@ class Numbered(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if not 0 <= index < self.size:
-            raise IndexError(index)
+            raise IndexError(f"of {self.size} examples there is no number {index}")
         return torch.full((1, 28, 28), float(index)), int(index)
 
 
