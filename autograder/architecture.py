@@ -18,7 +18,7 @@ from autograder.draws import Draws
 from autograder.layers import Block, Layer
 from autograder.networks import Network, Unconfirmed
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
+from autograder.reads import USUAL_BATCH, USUAL_NZ, images_followed, numbers_read, sizes_written
 from autograder.specs import Spec
 from autograder.submission import Session
 from autograder.worker.wire import Graph, Handle, Ref
@@ -208,14 +208,19 @@ class Architecture:
         return {**told, "input": x} if isinstance(told, dict) else {"input": x}
 
     def confirmed(
-        self, session: Session, draws: Draws, training: bool, nz_range: tuple[int, int] = (2, 60)
+        self,
+        session: Session,
+        draws: Draws,
+        training: bool,
+        nz_range: tuple[int, int] = (2, 60),
+        batch_range: tuple[int, int] = (2, 8),
     ) -> tuple[Network, Confirmed]:
         """The network that the student's is, confirmed on fresh inputs; raises `Wrong`.
 
         It has the weights that the student's had when it was made. The student's has others now,
         drawn by the host.
         """
-        module, nz, batch = self._working(session, draws, *nz_range)
+        module, nz, batch = self._working(session, draws, nz_range, batch_range)
         session.ask("mode", module, False)  # once in each mode: lazy layers take form
         session.call(module, self.inputs(draws, nz, batch))
         told = session.ask("trace", module, self.inputs(draws, nz, batch), training)
@@ -238,8 +243,7 @@ class Architecture:
     def _check_agreement(
         self, session: Session, draws: Draws, network: Network, module: Handle, nz: int, batch: int
     ) -> None:
-        for inputs in (self.inputs, self.others):
-            x = inputs(draws, nz, batch)
+        for x in (self.inputs(draws, nz, batch), self.others(draws, nz, batch)):
             if not networks.agree(referee.run(network, x), session.call(module, x)):
                 raise Unconfirmed("its operations do not repeat, or not for every input")
 
@@ -284,13 +288,17 @@ class Architecture:
         return Wrong(f"`{self.name}` could not be followed layer by layer: {error.reason}.")
 
     def _working(
-        self, session: Session, draws: Draws, low: int, high: int
+        self,
+        session: Session,
+        draws: Draws,
+        nz_range: tuple[int, int],
+        batch_range: tuple[int, int],
     ) -> tuple[Handle, int, int]:
         """A network that ran in train mode, its nz and batch size: any, if it keeps its promise.
 
-        low, high: the bounds of the nz that is tried first.
+        The ranges are of the sizes that are tried first.
         """
-        sizes = [(draws.integer(low, high), draws.integer(2, 8))]
+        sizes = [(draws.integer(*nz_range), draws.integer(*batch_range))]
         last: Unchecked | None = None
         for nz, batch in itertools.chain(sizes, self._other_sizes(session, draws)):
             try:
@@ -388,7 +396,8 @@ class Architecture:
         raise first
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
-        network, made = self.confirmed(session, draws, training)
+        sizes = ((2, 60), (2, 8)) if training else ((USUAL_NZ,) * 2, (USUAL_BATCH,) * 2)
+        network, made = self.confirmed(session, draws, training, *sizes)
         x = self.inputs(draws, made.nz, made.batch)
         self._check_reading(session, draws, network, made, x, training)
         if not training:

@@ -20,7 +20,13 @@ from autograder import noise
 from autograder.compare import close, described, plain
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.reads import USUAL_NZ, images_followed, numbers_read, sizes_written
+from autograder.reads import (
+    USUAL_BATCH,
+    USUAL_NZ,
+    images_followed,
+    numbers_read,
+    sizes_written,
+)
 from autograder.replay import Terms
 from autograder.submission import Session
 from autograder.worker import standins
@@ -629,10 +635,13 @@ def _meaning(value: float | None, values: dict[str, float | None]) -> str:
 def evidence(
     session: Session, draws: Draws, habits: Habits, training: bool, count: int = 6
 ) -> list[Forward]:
-    """Calls of forward on large batches, all of one size; some 10,000 latent numbers."""
+    """Calls of forward on large batches, all of one size; some 4,000 latent numbers in each.
+
+    In train mode the batch is of the homework's size, in eval mode the latent is.
+    """
     sizes = habits.sizes or Sizes()
-    nz = sizes.draw_nz(draws, *LARGE)
-    batch = sizes.draw_batch(draws, *MANY)
+    nz = sizes.draw_nz(draws, *(LARGE if training else (USUAL_NZ, USUAL_NZ)))
+    batch = sizes.draw_batch(draws, *((USUAL_BATCH, USUAL_BATCH) if training else MANY))
     model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]

@@ -209,6 +209,11 @@ def test_descriptions_of_errors_name_cell_and_line() -> None:
     assert definitions.describe(caught.value)["where"] == "cell 1, line 2"
 
 
+def test_objects_that_are_changed_several_at_once_are_changed() -> None:
+    cells = ["class C: pass\nclass D: pass", "C.a, (D.b, *rest) = 1, (2, 3)"]
+    assert value(*cells, "def f(): return C.a + D.b") == 3
+
+
 @pytest.mark.parametrize(
     ("cell", "error", "told"),
     [

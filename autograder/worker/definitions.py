@@ -373,7 +373,17 @@ def _changed_at_once(node: ast.stmt) -> set[str]:
             return {_root(argument) for argument in node.value.args[:1]} - {""}
     else:
         return set()
-    return {_root(t) for t in targets if isinstance(t, ast.Attribute | ast.Subscript)} - {""}
+    parts = [part for target in targets for part in _unpacked(target)]
+    return {_root(t) for t in parts if isinstance(t, ast.Attribute | ast.Subscript)} - {""}
+
+
+def _unpacked(target: ast.expr) -> Iterator[ast.expr]:
+    """The targets of an assignment: `VAE.forward, (VAE.loss, *rest) = ...` has three."""
+    if isinstance(target, ast.Tuple | ast.List):
+        for part in target.elts:
+            yield from _unpacked(part)
+    else:
+        yield target.value if isinstance(target, ast.Starred) else target
 
 
 def _attribute(decorator: ast.expr) -> bool:
