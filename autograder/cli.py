@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import io
 import json
@@ -104,6 +105,9 @@ def _grade(parsed: argparse.Namespace) -> int:
         return _refuse(str(error))
     from autograder import sandbox
 
+    with contextlib.suppress(OSError):
+        if parsed.json is not None and parsed.json.samefile(parsed.notebook):
+            return _refuse(f"{parsed.json}: is the notebook; the JSON needs another file")
     reason = None if parsed.unboxed else sandbox.missing()
     if reason is not None:
         return _refuse(

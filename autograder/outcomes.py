@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from autograder.contract import MISCONCEPTIONS
@@ -54,6 +55,16 @@ _SIGNS = {
 }
 
 
+_LAYERS = "Conv|Linear|BatchNorm|LeakyReLU|ReLU|Sigmoid|Tanh|Flatten|Sequential|ELU|GELU"
+_HINTS = (
+    (re.compile("'tuple' object is not callable"), " Does a comma end the line that makes it?"),
+    (
+        re.compile(rf"(got \(|not |'|argument 'input'.*)({_LAYERS})\w*"),
+        " `nn.X(...)` makes a layer: call what it makes, `layer(x)`, or use the function of `F`.",
+    ),
+)
+
+
 class Raised(Unchecked):
     """Student code raised; `type`, `text`, `where` and `name` are what the worker says of it."""
 
@@ -63,11 +74,13 @@ class Raised(Unchecked):
         self.type, self.text = told.get("type", "Exception"), told.get("message", "")
         self.where, self.name = told.get("where", ""), told.get("name", "")
         self.by_itself = told.get("by") == "itself"  # and not by a library that it calls
+        self.text = self.text.partition(", but expected one of:")[0]  # all that torch would take
         place = f" in {self.where}" if self.where else ""
         self.mismatch = "expected all tensors to be on the same device" in self.text.lower()
         super().__init__(
             f"Your code raised {self.type}{place}: {self.text.removesuffix('.') or 'no message'}."
         )
+        self.message += next((hint for sign, hint in _HINTS if sign.search(self.text)), "")
         self.misconception = self._recognised()
         if self.misconception == "out-of-memory":
             self.message = f"Your code asked{place} for more memory than it is given ({self.type})."

@@ -112,8 +112,8 @@ def test_range(session: Session, draws: Draws, habits: Habits, run: Run) -> None
 
     Near it, trained weights that were handed in decide, if they can be those of this beta.
     """
+    shown = handed_in.judged(session, draws, run)  # before stand-ins take the networks' places
     beta = _effective(session, draws, habits, run)
-    shown = handed_in.judged(session, draws, run)
     told = _told(run, shown)
     try:
         _check(beta, GOOD)

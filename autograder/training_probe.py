@@ -129,9 +129,9 @@ class Trainer:
         return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
     def _prepared(
-        self, session: Session, course: Course, elsewhere: bool = False
+        self, session: Session, course: Course, elsewhere: bool = False, twice: bool = False
     ) -> tuple[Handle, Handle]:
-        """A model and a loader; elsewhere: of batches on a device that there is not."""
+        """A model and a loader; elsewhere, twice: see `standins.Batches`."""
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
             terms = course.terms
@@ -141,7 +141,8 @@ class Trainer:
         session.ask("load", model, course.state)
         session.ask("mode", model, True)
         session.ask("note_steps", model)
-        return model, session.make("loader", course.images, course.batch_size, elsewhere)
+        loader = session.make("loader", course.images, course.batch_size, elsewhere, twice)
+        return model, loader
 
     def _train(
         self, session: Session, model: Handle, loader: Handle, course: Course, device: str
@@ -149,9 +150,14 @@ class Trainer:
         function = session.read(self.name)
         return session.call(function, model, loader, course.epochs, course.rate, device)
 
-    def trial(self, session: Session, course: Course, images: bool = False) -> Trial:
-        """Train by the student's function; raises `Unchecked`. images: note what it is given."""
-        model, loader = self._prepared(session, course)
+    def trial(
+        self, session: Session, course: Course, images: bool = False, twice: bool = False
+    ) -> Trial:
+        """Train by the student's function; raises `Unchecked`.
+
+        images: note what it is given. twice: the images are the labels, too.
+        """
+        model, loader = self._prepared(session, course, twice=twice)
         if images:
             session.ask("note_images", model)
         with ThreadPoolExecutor(1) as beside:  # while the worker trains, so does the host
@@ -480,6 +486,9 @@ class Trainer:
         if "does not require grad" in error.text:
             text = f"{error.message} Something in the loop cuts the gradient."
             return Unchecked(text, "detached-gradient")
+        if self._runs_with_images_for_labels(session, courses[0]):
+            text = f"{error.message} The output is compared with the labels; compare it with"
+            return Unchecked(f"{text} the images.", "wrong-target")
         if self._runs_with_globals(session, courses[0]):
             return Unchecked(
                 f"{error.message} It needs variables of the notebook.", "hidden-global"
@@ -509,6 +518,12 @@ class Trainer:
         except Raised:
             return False
         return True
+
+    def _runs_with_images_for_labels(self, session: Session, course: Course) -> bool:
+        try:
+            return promised(self.trial(session, course, twice=True))
+        except Raised:
+            return False
 
     def _runs_with_globals(self, session: Session, course: Course) -> bool:
         for name in numbers_read(session, self.name):

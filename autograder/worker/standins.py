@@ -362,13 +362,16 @@ class Numbered(Dataset[tuple[Tensor, int]]):
 class Batches(DataLoader[tuple[Tensor, ...]]):
     """Batches of `(images, labels)` in a fixed order; counts how often it was gone through.
 
-    elsewhere: the images are on no device that there is.
+    elsewhere: the images are on no device that there is. twice: they are the labels, too.
     """
 
     passes = 0
 
-    def __init__(self, images: Tensor, batch_size: int, elsewhere: bool = False) -> None:
-        super().__init__(TensorDataset(images, torch.arange(len(images)) % 10), batch_size)
+    def __init__(
+        self, images: Tensor, batch_size: int, elsewhere: bool = False, twice: bool = False
+    ) -> None:
+        labels = images if twice else torch.arange(len(images)) % 10
+        super().__init__(TensorDataset(images, labels), batch_size)
         self.elsewhere = elsewhere
 
     def __iter__(self) -> Any:
