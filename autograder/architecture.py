@@ -386,6 +386,7 @@ class Architecture:
             except Wrong as fault:
                 faults[training] = fault
         if not faults:
+            self._check_own_layers(session)
             return
         mode, first = next(iter(faults.items()))
         by_itself = (None, "extra-layer", "detached-gradient", "hard-coded-batch")
@@ -394,6 +395,21 @@ class Architecture:
             text = f"In {'train' if mode else 'eval'} mode: {first.message}"
             raise Wrong(text, "mode-dependent")
         raise first
+
+    def _check_own_layers(self, session: Session) -> None:
+        """No weights in common with another network of the class."""
+        try:
+            one, other = self.make(session, USUAL_NZ), self.make(session, USUAL_NZ)
+            own, before = session.ask("state", one), session.ask("state", other)
+            more = {n: v + 1 for n, v in own.items() if v.is_floating_point()}
+            session.ask("load", one, {**own, **more})
+            after = session.ask("state", other)
+            shared = [n for n, v in before.items() if not torch.equal(v, after[n])]
+        except (Raised, AttributeError, KeyError, TypeError):
+            return  # weights that take form later, or have none: that much was confirmed
+        if shared:
+            text = f"Every `{self.name}` has the same `{shared[0]}`, so that training one changes"
+            raise Wrong(f"{text} the others: make its layers in `__init__`.", "hidden-global")
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
         sizes = ((2, 60), (2, 8)) if training else ((USUAL_NZ,) * 2, (USUAL_BATCH,) * 2)

@@ -483,6 +483,9 @@ class Trainer:
             text = f"In {where} the backward pass meets the graph of an earlier step:"
             text = f"{text} each step needs a loss of its own batch alone."
             return Unchecked(text, "gradients-accumulate")
+        if self.kind == "TinyVariational" and "to unpack" in error.text:
+            text = f"{error.message} The model that is handed in gives a dict with 'q' and 'rec',"
+            return Unchecked(f"{text} and its `loss(x, outputs)` the total and a dict.")
         if "does not require grad" in error.text:
             text = f"{error.message} Something in the loop cuts the gradient."
             return Unchecked(text, "detached-gradient")
