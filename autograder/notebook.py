@@ -62,13 +62,24 @@ def cells_of(content: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     if not isinstance(cells, list) and isinstance(content.get("worksheets"), list):
         cells = _converted(content)
     if isinstance(cells, list):
-        return [cell for cell in cells if isinstance(cell, dict)]
+        return [_mended(cell) for cell in cells if isinstance(cell, dict)]
     if _major(content) < 4:
         raise NotebookError(
             f"{path}: this notebook has an old format (nbformat {_major(content)}); open it "
             f"in Jupyter and save it, or run: jupyter nbconvert --to notebook {path.name}"
         )
     raise NotebookError(f"{path}: not a notebook (it has no cells); hand in an .ipynb file")
+
+
+def _mended(cell: dict[str, Any]) -> dict[str, Any]:
+    """A cell with its kind and source where they belong, where it says them in another way."""
+    kind, text = cell.get("cell_type"), cell.get("source", cell.get("input"))
+    if isinstance(kind, str):
+        kind = kind.lower()
+    elif "outputs" in cell or "execution_count" in cell:
+        kind = "code"
+    same = kind == cell.get("cell_type") and "source" in cell
+    return cell if same else {**cell, "cell_type": kind, "source": text}
 
 
 def _converted(content: dict[str, Any]) -> list[Any] | None:
@@ -119,7 +130,7 @@ def _json(path: Path) -> dict[str, Any]:
             data = file.read(path.stat().st_size)
         if sum(map(data.count, (b"[", b"{", b","))) > VALUES_LIMIT:
             raise MemoryError
-        content = json.loads(data.decode("utf-8-sig"))
+        content = json.loads(data.decode("utf-8-sig"), parse_int=_whole)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise NotebookError(f"{path}: cannot be read ({reason}); check its permissions") from error
@@ -132,6 +143,25 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _whole(digits: str) -> int:
+    """An integer; one of more digits than Python reads is in no field that counts."""
+    return int(digits) if len(digits) < 1000 else 0
+
+
+_KINDS = (
+    (
+        (b"PK", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ"),
+        "an archive); unpack it and",
+    ),
+    ((b"%PDF",), "a PDF); it belongs beside the notebook:"),
+    (
+        (b"version https://git-lfs",),
+        "a pointer of Git LFS); fetch what it stands for (git lfs pull) and",
+    ),
+    ((b"{\\rtf", b"\xd0\xcf\x11\xe0"), "a document of a word processor);"),
+)
+
+
 def _instead_of_json(data: bytes) -> str:
     """What a file holds that is no JSON, and what to do about it."""
     start = data.lstrip()[:1000]
@@ -139,14 +169,19 @@ def _instead_of_json(data: bytes) -> str:
         return "the file is empty); save it in Jupyter, and hand it in again"
     if b"\n<<<<<<< " in data:
         return "it has the marks of a merge, <<<<<<<); settle the conflict, and hand it in again"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "its text is UTF-16); save it as UTF-8, and hand it in again"
-    if start.startswith(b"PK"):
-        return "it is an archive); unpack it and hand in the .ipynb inside"
+    for begins, what in _KINDS:
+        if start.startswith(begins):
+            return f"it is {what} hand in the .ipynb"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")) or b"\0" in start[:4]:
+        return "its text is not UTF-8 but UTF-16 or 32); save it as UTF-8, and hand it in again"
     if start.startswith(b"<"):
         return "it is a web page); download the notebook itself, as .ipynb"
     if not start.startswith(b"{"):
         return "its text is not JSON); hand in the .ipynb, not a script"
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return "its text is not UTF-8); save it as UTF-8, and hand it in again"
     return "its text is no whole JSON); download it again as .ipynb"
 
 

@@ -20,8 +20,8 @@ CODE = {"cell_type": "code", "source": "x = 1"}
 
 def written(folder: Path, content: object) -> Path:
     path = folder / "vae.ipynb"
-    text = content if isinstance(content, str) else json.dumps(content)
-    path.write_text(text, encoding="utf-8")
+    text = content if isinstance(content, str | bytes) else json.dumps(content)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
@@ -35,6 +35,13 @@ def written(folder: Path, content: object) -> Path:
         ('{\n<<<<<<< HEAD\n "cells": []', "the marks of a merge"),
         ("<html>", "a web page"),
         ("PK\x03\x04", "an archive"),
+        (b"\x1f\x8b\x08", "an archive"),
+        ("%PDF-1.7", "a PDF"),
+        ("version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("{}".encode("utf-16"), "save it as UTF-8"),
+        ("{}".encode("utf-16-le"), "save it as UTF-8"),
+        ("{}".encode("utf-32"), "save it as UTF-8"),
+        ('{"cells": ["é"]}'.encode("latin-1"), "save it as UTF-8"),
         ("[1]", "no JSON object"),
         ({"a": 1}, "no cells"),
         ({"nbformat": 3, "worksheets": [{"cells": []}]}, "old format"),
@@ -115,3 +122,19 @@ def test_the_cells_behind_a_definition_are_found_however_many_name_one_another()
     assert {*cells_behind("f", cells)} == {"def f(): a0()", *chain}
     assert cells_behind("a4999", cells) == [chain[0]]
     assert cells_behind("h", cells) == []
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"cell_type": "Code", "source": "x = 1"},
+        {"source": "x = 1", "outputs": []},
+        {"cell_type": "code", "input": "x = 1"},
+        {"cell_type": "code", "source": "x = 1", "execution_count": 10**3},
+    ],
+)
+def test_cells_that_say_their_kind_or_source_otherwise_are_read(
+    tmp_path: Path, cell: dict[str, Any]
+) -> None:
+    text = json.dumps({"cells": [cell]}).replace("1000", "9" * 5000)
+    assert notebook.read(written(tmp_path, text)).cells == ["x = 1"]
