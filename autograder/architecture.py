@@ -112,9 +112,8 @@ class Architecture:
             text = f"`{self.name}` uses a variable of the notebook where its argument belongs."
             return Wrong(text, "hidden-global")
         written = sizes_written(session, self.name)
-        widths = {row.channels for row in self.spec} - {
-            USUAL_NZ
-        }  # what fits these may do by chance
+        # what is as wide as a layer may fit by chance
+        widths = {row.channels for row in self.spec} - {USUAL_NZ}
         if self._is_constant(session, draws) or any(
             self._works(session, draws, fixed, batch)
             and (fixed not in widths or self._takes(session, draws, fixed, batch))
@@ -405,7 +404,7 @@ class Architecture:
             session.ask("load", one, {**own, **more})
             after = session.ask("state", other)
             shared = [n for n, v in before.items() if not torch.equal(v, after[n])]
-        except (Raised, AttributeError, KeyError, TypeError):
+        except (Raised, AttributeError, KeyError, TypeError, RuntimeError):
             return  # weights that take form later, or have none: that much was confirmed
         if shared:
             text = f"Every `{self.name}` has the same `{shared[0]}`, so that training one changes"

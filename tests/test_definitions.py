@@ -90,6 +90,13 @@ def test_a_module_that_a_cell_writes_counts_as_its_code() -> None:
     kept = "%%writefile src/deep.py\nimport math\ndef g(): return math.floor(1.5)"
     assert value(kept, "from src import deep", "def f(): return deep.g()") == 1
     assert value(kept, "import src.deep", "def f(): return src.deep.g()") == 1
+    data = "%%writefile data.py\ndef g(): return 3"
+    assert value(data, "from collections import abc as c, OrderedDict", "f = lambda: 1") == 1
+    common = "%%writefile lib/path.py\ndef g(): return 3"
+    assert value(common, "import os.path\nfrom os.path import sep", "def f(): return sep") == "/"
+    assert value(common, "import lib.path as p", "def f(): return p.g()") == 3
+    assert value(common, "from lib import path", "def f(): return path.g()") == 3
+    assert value(common, "from path import g as h", "def f(): return h()") == 3
     assert value("%%writefile notes.txt\n# not Python at all (", "def f(): return 2") == 2
 
 

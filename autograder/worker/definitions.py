@@ -44,7 +44,7 @@ _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\S|\S.*?\?{1,2}\s*$)")
 _TIMED = re.compile(r"^(\s*)%time\s+(?=\S)")
 _MAGIC_VALUE = re.compile(r"^(\s*[\w, .\[\]]+=\s*)([%!].*)$")
 # what a cell writes for another to import counts as if it were the notebook's own
-_WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s[^\n]*?(\w+)\.py\s*\n")
+_WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s+(?:-a\s+)?['\"]?([^\n'\"]+)\.py['\"]?\s*\n")
 _KEPT_CELL_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%python3", "%%python")
 
 
@@ -189,7 +189,8 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
             module = _WRITTEN_MODULE.match(source)
             if module:
                 defined = {name for s in statements[:ended] for name in s.binds}
-                written[module[1]] = written.get(module[1], set()) | defined
+                path = ".".join(re.findall(r"[\w-]+", module[1]))
+                written[path] = written.get(path, set()) | defined
             names = {name for s in statements[ended:] for name in s.binds}
             if names:
                 line = statements[ended].node.lineno
@@ -207,14 +208,15 @@ def _of_notebook(node: ast.stmt, written: dict[str, set[str]]) -> Iterator[ast.s
         yield node
         return
     made, left = list[str](), list[ast.alias]()
-    within = "" if isinstance(node, ast.Import) else (node.module or "").rpartition(".")[2]
+    within = "" if isinstance(node, ast.Import) else node.module or ""
     for alias in node.names:
-        way = alias.name.split(".")
-        if within in written:
+        own, module = _held(within, written), _held(f"{within}.{alias.name}".strip("."), written)
+        if within and own is not None:
             made += [f"{alias.asname} = {alias.name}"] if alias.asname else []
-        elif way[-1] in written:
-            held = f"{_NAMESPACE}({', '.join(f'{n}={n}' for n in sorted(written[way[-1]]))})"
+        elif module is not None:
+            held, way = f"{_NAMESPACE}({', '.join(f'{n}={n}' for n in module)})", [alias.name]
             if alias.asname is None:
+                way = alias.name.split(".")
                 for step in reversed(way[1:]):
                     held = f"{_NAMESPACE}({step}={held})"
             made.append(f"{alias.asname or way[0]} = {held}")
@@ -227,6 +229,13 @@ def _of_notebook(node: ast.stmt, written: dict[str, set[str]]) -> Iterator[ast.s
         for part in ast.walk(statement):
             ast.copy_location(part, node)
         yield statement
+
+
+def _held(name: str, written: dict[str, set[str]]) -> list[str] | None:
+    """What a module defines that goes by the end of its path; None where no cell writes it."""
+    found = (defined for path, defined in written.items() if f".{path}".endswith(f".{name}"))
+    names = next(found, None)
+    return None if names is None else sorted(names)
 
 
 def _raises(statement: Statement) -> bool:
