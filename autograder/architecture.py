@@ -207,19 +207,14 @@ class Architecture:
         return {**told, "input": x} if isinstance(told, dict) else {"input": x}
 
     def confirmed(
-        self,
-        session: Session,
-        draws: Draws,
-        training: bool,
-        nz_range: tuple[int, int] = (2, 60),
-        batch_range: tuple[int, int] = (2, 8),
+        self, session: Session, draws: Draws, training: bool, nz_range: tuple[int, int] = (2, 60)
     ) -> tuple[Network, Confirmed]:
         """The network that the student's is, confirmed on fresh inputs; raises `Wrong`.
 
         It has the weights that the student's had when it was made. The student's has others now,
         drawn by the host.
         """
-        module, nz, batch = self._working(session, draws, nz_range, batch_range)
+        module, nz, batch = self._working(session, draws, *nz_range)
         session.ask("mode", module, False)  # once in each mode: lazy layers take form
         session.call(module, self.inputs(draws, nz, batch))
         told = session.ask("trace", module, self.inputs(draws, nz, batch), training)
@@ -287,17 +282,13 @@ class Architecture:
         return Wrong(f"`{self.name}` could not be followed layer by layer: {error.reason}.")
 
     def _working(
-        self,
-        session: Session,
-        draws: Draws,
-        nz_range: tuple[int, int],
-        batch_range: tuple[int, int],
+        self, session: Session, draws: Draws, low: int, high: int
     ) -> tuple[Handle, int, int]:
         """A network that ran in train mode, its nz and batch size: any, if it keeps its promise.
 
-        The ranges are of the sizes that are tried first.
+        low, high: the bounds of the nz that is tried first.
         """
-        sizes = [(draws.integer(*nz_range), draws.integer(*batch_range))]
+        sizes = [(draws.integer(low, high), draws.integer(2, 8))]
         last: Unchecked | None = None
         for nz, batch in itertools.chain(sizes, self._other_sizes(session, draws)):
             try:
@@ -411,8 +402,8 @@ class Architecture:
             raise Wrong(f"{text} the others: make its layers in `__init__`.", "hidden-global")
 
     def _check_rest_in_mode(self, session: Session, draws: Draws, training: bool) -> None:
-        sizes = ((2, 60), (2, 8)) if training else ((USUAL_NZ,) * 2, (USUAL_BATCH,) * 2)
-        network, made = self.confirmed(session, draws, training, *sizes)
+        nz_range = (2, 60) if training else (USUAL_NZ, USUAL_NZ)
+        network, made = self.confirmed(session, draws, training, nz_range)
         x = self.inputs(draws, made.nz, made.batch)
         self._check_reading(session, draws, network, made, x, training)
         if not training:
@@ -470,8 +461,8 @@ class Architecture:
         return False
 
     def _check_single(self, session: Session, draws: Draws, made: Confirmed) -> None:
-        """In eval mode the rest of a batch does not matter."""
-        x = self.inputs(draws, made.nz, made.batch)
+        """In eval mode the rest of a batch, as large as the homework's, does not matter."""
+        x = self.inputs(draws, made.nz, USUAL_BATCH)
         session.ask("mode", made.module, False)
         try:
             whole, single = session.call(made.module, x), session.call(made.module, x[:1])
