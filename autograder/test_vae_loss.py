@@ -159,7 +159,7 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             text = f"{TERMS[term]} is right for batches of several images only, not for one."
             raise Wrong(text, "hard-coded-batch")
-    elif evidence.sizes.any and not right(usual, True, draws, 0.3, count=1):
+    elif term != TOTAL and evidence.sizes.any and not right(usual, True, draws, 0.3, count=1):
         raise Wrong(f"{TERMS[term]} is right for other sizes than those of the homework only.")
     elif evidence.sizes.any and not right(large, True, draws, 0.3, count=1):
         if all(right(evidence.sizes, True, draws) for _ in range(3)):

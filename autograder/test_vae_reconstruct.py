@@ -8,7 +8,7 @@ from autograder.checks import check
 from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.reads import USUAL_BATCH, USUAL_NZ, images_followed
+from autograder.reads import USUAL_NZ, images_followed
 from autograder.submission import Session
 from autograder.vae import (
     LARGE,
@@ -60,7 +60,7 @@ def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool
 def _check(session: Session, draws: Draws, habits: Habits, most: int = 9) -> None:
     sizes, layout = habits.sizes or Sizes(), habits.reading.layout or "mean-first"
     drawn = [(True, (2, 40, 1, most)), (False, (2, 40, 1, most))]
-    large = [(True, (*LARGE, USUAL_BATCH, USUAL_BATCH)), (False, (USUAL_NZ, USUAL_NZ, *LARGE))]
+    large = [(False, (USUAL_NZ, USUAL_NZ, *LARGE))]
     for training, (fewest, widest, least, largest) in drawn + (large if most > 1 else []):
         nz = sizes.draw_nz(draws, fewest, widest)
         batch = sizes.draw_batch(draws, least, largest)
