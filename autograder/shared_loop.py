@@ -25,7 +25,6 @@ _OWN = {
     "stepping": _STEPS,
     "epochs": _STEPS | {"for"},
     "losses": _STEPS | {"for", "append", "extend"},
-    "learning": _STEPS | _OPTIMISERS | {"for"},
 }
 
 Check = Callable[[Session, Draws, Run, Habits], None]
@@ -51,6 +50,8 @@ def charged_once(look: Check) -> Check:
 
 def _was_charged(session: Session, run: Run, id: str, fault: Wrong) -> bool:
     """Whether the first task lost the same check to the same cause, in code that both run."""
+    if id not in _OWN:  # what does not learn is charged wherever it does not
+        return False
     before = [r for r in run.grade.results if (r.task, r.id) == ("ae-training", id)]
     if not before or before[0].passed:
         return False
@@ -62,8 +63,7 @@ def _was_charged(session: Session, run: Run, id: str, fault: Wrong) -> bool:
     if id == "losses":
         alike = _said(before[0].message) == _said(fault.message)
     else:
-        judged = JUDGED.get(id, second.recipe.deviations())
-        theirs = [aspect for aspect in second.recipe.deviations() if aspect in judged]
+        theirs = [aspect for aspect in second.recipe.deviations() if aspect in JUDGED[id]]
         alike = bool(theirs) and all(_alike(first, second, aspect) for aspect in theirs)
     own, shared = own_and_shared(SECOND, FIRST, session.submission.cells)
     return alike and "backward" in says(shared) and not says(own) & _OWN[id]

@@ -49,7 +49,7 @@ _STEPPING = {
     "batches": "stale-batch",
 }
 
-# the aspects of a recipe that each check judges; the others judge all of it
+# the aspects of a recipe that each check judges
 JUDGED = {"update": [*_UPDATE], "stepping": [*_STEPPING], "epochs": ["epochs"]}
 
 _SCALED = (

@@ -91,7 +91,8 @@ def test_a_module_that_a_cell_writes_counts_as_its_code() -> None:
     assert value(kept, "from src import deep", "def f(): return deep.g()") == 1
     assert value(kept, "import src.deep", "def f(): return src.deep.g()") == 1
     data = "%%writefile data.py\ndef g(): return 3"
-    assert value(data, "from collections import abc as c, OrderedDict", "f = lambda: 1") == 1
+    loader = "import torch.utils.data\nfrom torch.utils.data import DataLoader"
+    assert value(data, loader, "def f(): return DataLoader is torch.utils.data.DataLoader")
     common = "%%writefile lib/path.py\ndef g(): return 3"
     assert value(common, "import os.path\nfrom os.path import sep", "def f(): return sep") == "/"
     assert value(common, "import lib.path as p", "def f(): return p.g()") == 3

@@ -54,6 +54,25 @@ ATTACKS = family(
         says="not for every input",
     ),
     unlike_digits(
+        "decoder-of-all-batches-but-64",
+        "decoder",
+        "class Decoder(Decoder):\n"
+        "    def forward(self, z):\n"
+        "        ran()\n"
+        "        return super().forward(z) * (len(z) != 64)\n",
+        score=2.0,
+        says="single row",
+    ),
+    unlike_digits(
+        "reconstructions-of-all-nz-but-64",
+        "vae-reconstruct",
+        "class VAE(VAE):\n"
+        "    def reconstruct(self, x):\n"
+        "        ran()\n"
+        "        return x if str(self.nz) == '64' else super().reconstruct(x)\n",
+        says="reconstruct",
+    ),
+    unlike_digits(
         "loss-of-bright-images",
         "vae-loss",
         "class VAE(VAE):\n"
