@@ -37,6 +37,7 @@ def reads_device(name: str, cells: list[str]) -> bool:
     defined = [
         node
         for cell in cells
+        if name in cell
         for node in _nodes(cell) or ()
         if isinstance(node, ast.FunctionDef) and node.name == name and len(node.args.args) == 5
     ]

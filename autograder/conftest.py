@@ -172,8 +172,13 @@ def draws(request: pytest.FixtureRequest, run: Run) -> Draws:
 
 @pytest.fixture
 def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[Session]:
-    """A session of its own, once the name that the task is about is defined."""
-    task = contract.BY_ID[request.node.get_closest_marker("check").args[0]]
+    """A session of its own, once the name that the task is about is defined.
+
+    The checks of a task share a process as long as they pass; the learning checks, in which other
+    parts are the student's own, have theirs.
+    """
+    task_id, check_id, _ = request.node.get_closest_marker("check").args
+    task = contract.BY_ID[task_id]
     if task.id in run.gave_up:
         raise run.gave_up[task.id]
     if "habits" in request.fixturenames:  # learnt before, in a session of their own
@@ -181,11 +186,13 @@ def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[
     definitions = run.submission.definitions
     if task.name not in definitions.defined:
         raise undefined(definitions, task.name, run.submission.cells)
-    with run.submission.session(draws.integer(0, 2**62)) as opened:
+    shared = None if check_id == "learning" else task_id
+    with run.submission.session(draws.integer(0, 2**62), shared) as opened:
         if any(e.get("type") == "ModuleNotFoundError" for e in definitions.errors.values()):
             reads = opened.reads(task.name) if task.name != "TUNED_BETA" else {}
             run.lacking[task.id] = next((n for n, kind in reads.items() if kind == "absent"), "")
         yield opened
+        opened.clean = bool(run.grade.results) and run.grade.results[-1].passed
 
 
 @pytest.fixture

@@ -38,21 +38,18 @@ class Answer:
     halves: frozenset[int]
 
 
-def call_loss(
-    session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
-) -> Answer:
+def call_loss(model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int) -> Answer:
     """Call the loss with q and rec; raises `Wrong` where the asked term is no scalar.
 
     A class that returns its outputs in a way of its own is handed those for q instead, with
     images of its own.
     """
-    method = session.handle(model.handle, "loss")
     if not used.own:
-        result = session.call(method, x, {"q": q, "rec": rec})
+        result = model.call("loss", x, {"q": q, "rec": rec})
         return Answer(q, rec, read_terms(result, term), _halves(result))
     call = model.forward(q)
     model.forward(q.roll(1))  # what the class keeps of its last call is of no use
-    result = session.call(method, x, Ref(call.handle))
+    result = model.call("loss", x, Ref(call.handle))
     return Answer(call.q, _images(call), read_terms(result, term), _halves(result))
 
 
@@ -132,7 +129,7 @@ def collect(
         rec = draws.images(batch)
         if apart is not None:
             rec = (1 - apart) * x + apart * rec
-        answer = call_loss(session, model, used, x, rec, q, term)
+        answer = call_loss(model, used, x, rec, q, term)
         mu, s = used.reading.halves(answer.q)
         cases.append(Case(mu, s, x, answer.rec, weight, answer.values))
     return cases

@@ -26,6 +26,7 @@ DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
+DISTURBED = "Your code disturbed the answers of its process."
 _MODEL = re.compile(
     r"^[^\S\n]*(\w+)[^\S\n]*=[^\S\n]*(?:Encoder|Decoder|AutoEncoder|VAE)\(", re.MULTILINE
 )
@@ -44,9 +45,10 @@ class Definitions:
 class Submission:
     """The code cells of one notebook, run in a worker process.
 
-    cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for every
-    session, where the system can. device: cpu, or cuda for a worker that sees the GPUs. started:
-    the first worker, where it was started before. Errors of student code come as `Unchecked`.
+    cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for the
+    sessions of every task, where the system can. device: cpu, or cuda for a worker that sees the
+    GPUs. started: the first worker, where it was started before. Errors of student code come as
+    `Unchecked`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Submission:
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
         self._left = NOTEBOOK_SECONDS
+        self._kept: str | None = None  # the task whose last session has left its process
         self._clock = Clock(self._time_out, self._waited)
         self.launch(started)
 
@@ -158,24 +161,38 @@ class Submission:
             worker.end()
 
     @contextlib.contextmanager
-    def session(self, seed: int) -> Iterator[Session]:
-        """A session of its own for one check; nothing in it outlives it."""
+    def session(self, seed: int, task: str | None = None) -> Iterator[Session]:
+        """A session for one check.
+
+        task: whose checks are served by one process, each with objects and variables of its own,
+        until one of them is not `clean`; by default, nothing of a session outlives it.
+        """
         _ = self.definitions
         if self._left <= 0:
             raise Stopped(_late(), "too-slow")
         self._answering = SESSION_SECONDS
-        session = Session(self, seed)
+        session = Session(self, seed, task)
         try:
             yield session
         finally:
-            if session.opened and self._worker is not None:
-                with contextlib.suppress(Stopped), self._charged():
-                    self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
+            if session.opened and not (session.clean and task is not None):
+                self._end_session()
 
-    def open(self, seed: int) -> None:
-        """Open a session in the worker."""
+    def open(self, seed: int, task: str | None) -> None:
+        """Open a session in the worker, in the process of the last one if it was of the task."""
+        again = task is not None and self._kept == task
+        if not again and self._kept is not None:
+            self._end_session()
         with self._charged():
-            self._exchange({"seed": seed}, [], self.answer_seconds, "open")
+            request = {"op": "renew", "seed": seed} if again else {"seed": seed}
+            self._exchange(request, [], self.answer_seconds, "open")
+        self._kept = task
+
+    def _end_session(self) -> None:
+        self._kept = None
+        if self._worker is not None:
+            with contextlib.suppress(Stopped), self._charged():
+                self._exchange({"op": "end"}, [], self.answer_seconds, "ended")
 
     @contextlib.contextmanager
     def _charged(self) -> Iterator[None]:
@@ -233,7 +250,7 @@ class Submission:
         group = self._worker.group if self._worker is not None else None
         slow, full = self._slow, group is not None and group.ran_out()
         self.close()
-        self._ready = None
+        self._ready = self._kept = None
         if slow:
             text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
             if self._answering < self.answer_seconds:
@@ -255,8 +272,9 @@ class Session:
     Every method raises `Raised` where student code raises and `Stopped` where it ends.
     """
 
-    def __init__(self, submission: Submission, seed: int) -> None:
-        self.submission, self.seed, self.opened = submission, seed, False
+    def __init__(self, submission: Submission, seed: int, task: str | None) -> None:
+        self.submission, self.seed, self.task, self.opened = submission, seed, task, False
+        self.clean = False  # whether the next session may be in the same process
         # VAE with stand-ins for its networks, and whether it misreads arguments, once it was asked
         self.model_class: tuple[Any, bool] | None = None
 
@@ -264,7 +282,7 @@ class Session:
         """Ask for one operation of the worker by its name."""
         if not self.opened:
             self.opened = True
-            self.submission.open(self.seed)
+            self.submission.open(self.seed, self.task)
         return self.submission.ask(op, list(args), seconds)
 
     def read(self, name: str) -> Any:
@@ -287,14 +305,14 @@ class Session:
         """A handle on the result of a call, and the result."""
         answer = self.ask("keep_call", function, list(args), kwargs)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Handle):
-            raise Stopped("Your code disturbed the answers of its process.")
+            raise Stopped(DISTURBED)
         return answer
 
     def hold(self, op: str, *args: Any) -> Handle:
         """Ask for an operation of the worker that answers with an object."""
         made = self.ask(op, *args)
         if not isinstance(made, Handle):
-            raise Stopped("Your code disturbed the answers of its process.")
+            raise Stopped(DISTURBED)
         return made
 
     def gradients(self, output: Any, leaves: list[Ref]) -> list[torch.Tensor | None]:
@@ -317,7 +335,7 @@ class Session:
         """One pass over an iterable, at most `limit` items."""
         told = self.ask("iterate", iterable, limit)
         if not isinstance(told, list):
-            raise Stopped("Your code disturbed the answers of its process.")
+            raise Stopped(DISTURBED)
         return told
 
     def attribute(self, owner: Any, name: str) -> Any:

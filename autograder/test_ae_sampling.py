@@ -17,7 +17,7 @@ from autograder.reads import USUAL_BATCH, USUAL_NZ, numbers_read, sizes_written
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.test_vae_forward import raise_noise
-from autograder.vae import LARGE, decoded, follows, seen_by
+from autograder.vae import LARGE, decoded, follows, observe
 from autograder.worker.wire import Handle
 
 MOST = 1000  # images of one call; the checks ask for fewer
@@ -71,16 +71,16 @@ def _call(
     session: Session, handed_in: Handle, watched: Handle, count: int, nz: int, handed: bool
 ) -> Call:
     decoder, encoder = session.handle(watched, "decoder"), session.handle(watched, "encoder")
-    before = len(seen_by(session, decoder)[0])
+    function = session.read("sample_images")
     try:
-        images = session.call(session.read("sample_images"), handed_in, count, nz)
+        observed = observe(session, function, "", [handed_in, count, nz], [decoder, encoder])
     except Raised as error:
         if error.text.startswith("Encoder expects"):
             error.misconception = "wrong-latent"
             error.message += " Latents go to the decoder alone."
         raise
-    latents, encoded = seen_by(session, decoder, encoder)
-    return Call(images, latents[before:], handed, bool(encoded))
+    latents, encoded = observed.seen
+    return Call(observed.result, latents, handed, bool(encoded))
 
 
 def _models(session: Session) -> list[str]:

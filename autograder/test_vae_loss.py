@@ -75,7 +75,7 @@ def _run_again(session: Session, draws: Draws) -> list[str]:
         model, x = Model(session, 6, 1.0), draws.images(4)
         parts = {"encoder": model.encoder, "decoder": model.decoder}
         before = seen_by(session, *parts.values())
-        call_loss(session, model, PROMISED, x, draws.images(4), draws.normal(4, 12), TOTAL)
+        call_loss(model, PROMISED, x, draws.images(4), draws.normal(4, 12), TOTAL)
         after = seen_by(session, *parts.values())
     except Stopped:
         raise
@@ -123,7 +123,7 @@ def _check_precision(session: Session, draws: Draws, evidence: Evidence, term: i
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, q = Model(session, nz, 1.0), draws.normal(batch, 2 * nz)
     x, rec = draws.images(batch), draws.images(batch)
-    halves = call_loss(session, model, evidence.used, x, rec, q, term).halves
+    halves = call_loss(model, evidence.used, x, rec, q, term).halves
     if term in halves:
         raise Wrong(f"{TERMS[term]} is rounded to half precision; leave it in single precision.")
     return not halves
@@ -183,7 +183,7 @@ def _data_variable(session: Session, draws: Draws, used: Habits, sizes: Sizes) -
     x, rec = draws.images(batch), draws.images(batch)
 
     def rec_loss() -> Tensor:
-        return torch.tensor(call_loss(session, model, used, x, rec, q, REC).values[REC])
+        return torch.tensor(call_loss(model, used, x, rec, q, REC).values[REC])
 
     return images_followed(session, "VAE", rec_loss)
 
@@ -271,9 +271,7 @@ def _is_drawn(session: Session, draws: Draws, evidence: Evidence) -> bool:
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     model, q = Model(session, nz, 1.0), draws.normal(batch, 2 * nz)
     x, rec = draws.images(batch), draws.images(batch)
-    first, second = (
-        call_loss(session, model, evidence.used, x, rec, q, KL).values[KL] for _ in range(2)
-    )
+    first, second = (call_loss(model, evidence.used, x, rec, q, KL).values[KL] for _ in range(2))
     return not math.isclose(first, second, rel_tol=1e-4)
 
 
@@ -366,8 +364,7 @@ def _following(
 ) -> set[int]:
     """The terms that are others for the second outputs than for the first."""
     first, second = (
-        call_loss(session, model, used, x, rec, q, KL).values
-        for rec, q in zip(recs, qs, strict=True)
+        call_loss(model, used, x, rec, q, KL).values for rec, q in zip(recs, qs, strict=True)
     )
     return {
         term
@@ -400,7 +397,7 @@ def _check_growth(
                     far = Case(mu, s, x, x, 1.0, (0.0, 0.0, 0.0))
                     expected.append(float(losses.kl(far, cause.formula, cause.transform)))
                 try:
-                    seen.append(call_loss(session, model, used, x, x, q, term).values[term])
+                    seen.append(call_loss(model, used, x, x, q, term).values[term])
                 except Stopped:
                     raise
                 except Unchecked:
@@ -413,7 +410,7 @@ def _check_growth(
 def _check_near(session: Session, draws: Draws, model: Model, used: Habits, batch: int) -> None:
     """Next to the prior the KL is next to nothing."""
     x, q = draws.images(batch), 0.05 * draws.normal(batch, 2 * model.nz)
-    answer = call_loss(session, model, used, x, x, q, KL)
+    answer = call_loss(model, used, x, x, q, KL)
     mu, s = used.reading.halves(answer.q)
     expected = float(losses.kl(Case(mu, s, x, x, 1.0, (0.0, 0.0, 0.0))))
     if not abs(answer.values[KL] - expected) <= 0.05 * expected + 1e-4 * model.nz:
@@ -431,7 +428,7 @@ def _check_shown(
     session: Session, model: Model, used: Habits, x: Tensor, rec: Tensor, q: Tensor, term: int
 ) -> None:
     try:
-        value = call_loss(session, model, used, x, rec, q, term).values[term]
+        value = call_loss(model, used, x, rec, q, term).values[term]
     except Stopped:
         raise
     except Unchecked:
@@ -518,8 +515,7 @@ def _takes_outputs_first(session: Session, draws: Draws) -> bool:
     model, x = Model(session, 6, 1.0), draws.images(4)
     outputs = {"q": draws.normal(4, 12), "rec": draws.images(4)}
     try:
-        method = session.handle(model.handle, "loss")
-        read_terms(session.call(method, outputs, x), TOTAL)
+        read_terms(model.call("loss", outputs, x), TOTAL)
     except Stopped:
         raise
     except Wrong:
@@ -554,7 +550,7 @@ def _check_without_beta(session: Session, draws: Draws, evidence: Evidence) -> N
     nz, batch = evidence.sizes.draw_nz(draws), evidence.sizes.draw_batch(draws)
     x, rec, q = draws.images(batch), draws.images(batch), draws.normal(batch, 2 * nz)
     model = Model(session, nz, 0.0)
-    answer = call_loss(session, model, evidence.used, x, rec, q, TOTAL)
+    answer = call_loss(model, evidence.used, x, rec, q, TOTAL)
     total, told, _ = answer.values
     mu, s = evidence.used.reading.halves(answer.q)
     errors = (told, float(losses.rec(Case(mu, s, x, answer.rec, 0.0, answer.values))))

@@ -178,18 +178,14 @@ def _what(session: Session, draws: Draws, training: bool) -> str:
 def _decodes_mean(session: Session, draws: Draws) -> bool:
     """Whether the decoder is handed the mean, and nothing else, whatever is returned."""
     model, q = Model(session, 6, 1.0), draw_code(draws, 5, 6)
-    before = len(model.latents())
-    model.call("reconstruct", standins.image_of(q))
-    latents = model.latents()[before:]
+    _, latents = model.watched("reconstruct", standins.image_of(q))
     mean, _ = LAYOUTS["mean-first"](code_of(standins.image_of(q), q))
     return bool(latents) and all(close(z, mean) for z in latents)
 
 
 def _call(model: Model, q: Tensor) -> tuple[Tensor, Tensor | None]:
     x = standins.image_of(q)
-    before = len(model.latents())
-    image = model.call("reconstruct", x)
-    latents = model.latents()[before:]
+    image, latents = model.watched("reconstruct", x)
     if not isinstance(image, Tensor):
         return code_of(x, q), None
     return code_of(x, q), decoded(latents, image, q.shape[1] // 2, len(q))

@@ -21,7 +21,7 @@ from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import numbers_read, numbers_written, sizes_written
 from autograder.recipes import Recipe
 from autograder.replay import Course, Note, Terms
-from autograder.submission import Session
+from autograder.submission import DISTURBED, Session
 from autograder.trial import (
     Trial,
     compares_with_itself,
@@ -129,20 +129,27 @@ class Trainer:
         return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
 
     def _prepared(
-        self, session: Session, course: Course, elsewhere: bool = False, twice: bool = False
+        self,
+        session: Session,
+        course: Course,
+        elsewhere: bool = False,
+        twice: bool = False,
+        images: bool = False,
     ) -> tuple[Handle, Handle]:
-        """A model and a loader; elsewhere, twice: see `standins.Batches`."""
+        """A model and a loader; elsewhere, twice: see `standins.Batches`.
+
+        images: whether the model is to note what it is given.
+        """
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
             terms = course.terms
             arguments = (3, course.beta, terms.numbers, terms.extra, list(terms.outputs))
             arguments += (terms.swapped,)
-        model = session.make(self.kind, *arguments)
-        session.ask("load", model, course.state)
-        session.ask("mode", model, True)
-        session.ask("note_steps", model)
-        loader = session.make("loader", course.images, course.batch_size, elsewhere, twice)
-        return model, loader
+        batches = [course.images, course.batch_size, elsewhere, twice]
+        match session.ask("trainee", self.kind, arguments, course.state, batches, images):
+            case [Handle() as model, Handle() as loader]:
+                return model, loader
+        raise Stopped(DISTURBED)
 
     def _train(
         self, session: Session, model: Handle, loader: Handle, course: Course, device: str
@@ -157,29 +164,28 @@ class Trainer:
 
         images: note what it is given. twice: the images are the labels, too.
         """
-        model, loader = self._prepared(session, course, twice=twice)
-        if images:
-            session.ask("note_images", model)
+        model, loader = self._prepared(session, course, twice=twice, images=images)
         with ThreadPoolExecutor(1) as beside:  # while the worker trains, so does the host
             promised = beside.submit(derivatives.train, course)
             returned = self._train(session, model, loader, course, "cpu")
-        state, cleared = session.ask("state", model), session.ask("cleared", model)
+        found = session.ask("outcome", model, loader)
+        if not isinstance(found, dict):
+            raise Stopped(DISTURBED)
+        state, drawn, passes = map(found.get, ("state", "drawn", "passes"))
         if not isinstance(state, dict) or not is_like(state, course.state):
             raise Unchecked("After training, the model has other weights than before.")
         if explaining.same(course, state, promised.result().state):
             course.promise(promised.result())
         end = Note(True, True, standins.sample(state["decoder.0.weight"]).double())
         course = course.told_of(
-            notes=(*notes_of(session.attribute(model, "noted")), end),
-            told=told_of_steps(session.attribute(model, "stepped")),
-            given=given_of(session.attribute(model, "given"), course) if images else (),
+            notes=(*notes_of(found.get("noted")), end),
+            told=told_of_steps(found.get("stepped")),
+            given=given_of(found.get("given"), course) if images else (),
         )
-        drawn = session.attribute(model, "drawn") if self.kind == "TinyVariational" else []
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
         reseeded = len(set(numbers)) < len(numbers)
-        passes = session.attribute(loader, "passes")
         kept = course.epochs > 1 and isinstance(passes, int) and passes == 1
-        return Trial(course, state, returned, cleared is True, reseeded, kept)
+        return Trial(course, state, returned, found.get("cleared") is True, reseeded, kept)
 
     def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""

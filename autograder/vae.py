@@ -28,7 +28,7 @@ from autograder.reads import (
     sizes_written,
 )
 from autograder.replay import Terms
-from autograder.submission import Session
+from autograder.submission import DISTURBED, Session
 from autograder.worker import standins
 from autograder.worker.wire import Graph, Handle, Number, Ref
 
@@ -195,11 +195,51 @@ def decoded(latents: list[Tensor], image: Any, nz: int, batch: int) -> Tensor | 
     return None
 
 
+@dataclass(frozen=True)
+class Observed:
+    """A call, and what stand-ins were given meanwhile, oldest first, as the worker has it.
+
+    records: what each was ever given, an object of the worker's; starts: how much before the call.
+    """
+
+    handle: Handle
+    result: Any
+    records: list[Handle]
+    starts: list[int]
+    seen: list[list[Tensor]]
+
+
+def observe(
+    session: Session, owner: Handle, method: str, args: list[Any], parts: list[Handle]
+) -> Observed:
+    """Call an object, or a method of it where one is named, and watch stand-ins."""
+    told = session.ask("observe", owner, method, args, parts)
+    match told:
+        case (Handle() as handle, result, [*rows]) if len(rows) == len(parts):
+            pass
+        case _:
+            raise Stopped(DISTURBED)
+    records, starts, found = [], [], []
+    for row in rows:
+        match row:
+            case (Handle() as record, int() as start, [*given]) if start >= 0:
+                records.append(record)
+                starts.append(start)
+                found.append(given)
+            case _:
+                raise Stopped(DISTURBED)
+    return Observed(handle, result, records, starts, _within_bounds(found))
+
+
 def seen_by(session: Session, *parts: Handle) -> list[list[Tensor]]:
-    """The tensors that each of some stand-ins was given, oldest first, as the worker has it."""
+    """The tensors that each of some stand-ins was given so far, oldest first."""
     told = session.ask("seen", list(parts))
-    if not isinstance(told, list) or len(told) != len(parts):
-        told = [None for _ in parts]
+    fits = isinstance(told, list) and len(told) == len(parts)
+    return _within_bounds(told if fits else [None for _ in parts])
+
+
+def _within_bounds(told: list[Any]) -> list[list[Tensor]]:
+    """The tensors in each of some lists, as far as they are of usual sizes."""
     left, seen = LARGEST_SEEN, []
     for found in (found if isinstance(found, list) else [] for found in told):
         kept = []
@@ -249,7 +289,6 @@ class Model:
     ) -> None:
         self.session, self.nz, self.beta, self.heads = session, nz, beta, heads
         self.line = line or (1.0, 0.0)
-        self._codes: Handle | None = None
         if session.model_class is None:
             session.ask("take_over")
             session.model_class = session.read("VAE"), session.misreads_arguments("VAE")
@@ -257,12 +296,12 @@ class Model:
         if not isinstance(made, Handle):
             raise Unchecked("`VAE(nz, beta)` should give an `nn.Module`.", "wrong-return")
         self.handle = made
-        if heads:
-            self.encoder = session.handle(made, "encoder")
-        else:
-            self.encoder = session.hold("part", made, "encoder", 2 * nz)
-        self.decoder = session.hold("part", made, "decoder", nz)
-        self._keep_beta()
+        match session.ask("parts", made, None if heads else 2 * nz, nz):
+            case [Handle() as encoder, Handle() as decoder, own]:
+                self.encoder, self.decoder = encoder, decoder
+            case _:
+                raise Stopped(DISTURBED)
+        self._keep_beta(number(own))
 
     def _make(self, kind: Any, misreads_arguments: bool) -> Any:
         """An object of the class: without its beta, or bare, if the constructor fails otherwise.
@@ -288,12 +327,10 @@ class Model:
         assert first is not None
         raise first
 
-    def _keep_beta(self) -> None:
+    def _keep_beta(self, own: float | None) -> None:
         """Give the model its beta where its constructor did not: that was charged already."""
-        with contextlib.suppress(Raised):
-            kept = number(self.session.attribute(self.handle, "beta"))
-            if kept is not None and abs(kept - self.beta) <= 1e-5 * self.beta:
-                return
+        if own is not None and abs(own - self.beta) <= 1e-5 * self.beta:
+            return
         with contextlib.suppress(Raised):
             self.session.set_attribute(self.handle, "beta", self.beta)
 
@@ -305,26 +342,15 @@ class Model:
         """Call the model on images that hold the code q."""
         slope, shift = self.line
         x = standins.image_of((q - shift) / slope)
-        before, coded = map(len, self._seen())
         try:
-            handle, output = self.session.keep_call(self.handle, x)
+            observed = self._observe("", x)
         except Raised as error:
-            self._look_at_latents(error, len(q), before)
+            self._look_at_latents(error, len(q))
             raise
-        if self._codes is None:
-            self._codes = self.session.hold("keep", self.encoder, "standin_seen")
-        code = code_of(x, q)
-        latents, encoded = self._seen()
-        latents, encoded = latents[before:], encoded[coded:]
-        made = Forward(
-            self._returned(output, q) if self.heads else code,
-            x,
-            handle,
-            output,
-            latents,
-            self._codes,
-            code,
-        )
+        code, handle, output = code_of(x, q), observed.handle, observed.result
+        (latents, encoded), codes, coded = observed.seen, observed.records[1], observed.starts[1]
+        returned = self._returned(output, q) if self.heads else code
+        made = Forward(returned, x, handle, output, latents, codes, code)
         made.coded = (coded, coded + len(encoded))
         if not self.heads:
             made.line = _line_of(output, code)
@@ -332,7 +358,7 @@ class Model:
         if encoded and not any(len(e) == len(q) for e in encoded):
             self._look_for_images(x)
         if gradient and made.path is not None:
-            leaves = [Ref(self._codes, (i,)) for i in range(*made.coded)]
+            leaves = [Ref(codes, (i,)) for i in range(*made.coded)]
             told = self.session.gradients(Ref(handle, made.path), leaves)
             found = [plain(g) for g in told if g is not None]
             if found and all(g.shape == found[0].shape for g in found):
@@ -343,8 +369,7 @@ class Model:
         """Raise `Unchecked` where a tensor of the notebook is encoded in place of x."""
 
         def encoded() -> Tensor | None:
-            self.session.call(self.handle, x)
-            seen = self._seen()[1]
+            seen = self._observe("", x).seen[1]
             return seen[-1] if seen else None
 
         name = images_followed(self.session, "VAE", encoded)
@@ -360,25 +385,29 @@ class Model:
             raise Wrong(text, "q-structure")
         return plain(found)
 
-    def _look_at_latents(self, error: Raised, batch: int, before: int) -> None:
+    def _look_at_latents(self, error: Raised, batch: int) -> None:
         """Say of an exception that a latent of the wrong size was decoded, if one was."""
-        for z in self.latents()[before:]:
+        told = self.session.ask("lately")
+        for z in _within_bounds(told if isinstance(told, list) else [])[:1][0]:
             if tuple(z.shape) != (batch, self.nz) and error.misconception is None:
                 error.misconception = "wrong-latent"
                 error.message += f" The decoder got {tuple(z.shape)}, not {(batch, self.nz)}."
 
     def latents(self) -> list[Tensor]:
         """The latents decoded so far, oldest first."""
-        return self._seen()[0]
+        return seen_by(self.session, self.decoder)[0]
 
-    def _seen(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What was decoded and what was encoded so far."""
-        decoded, encoded = seen_by(self.session, self.decoder, self.encoder)
-        return decoded, encoded
+    def _observe(self, method: str, *args: Any) -> Observed:
+        return observe(self.session, self.handle, method, list(args), [self.decoder, self.encoder])
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the model."""
-        return self.session.call(self.session.handle(self.handle, method), *args)
+        return self.session.ask("method", self.handle, method, list(args))
+
+    def watched(self, method: str, *args: Any) -> tuple[Any, list[Tensor]]:
+        """What a method of the model returns, and the latents that were decoded meanwhile."""
+        observed = self._observe(method, *args)
+        return observed.result, observed.seen[0]
 
 
 def _line_of(output: Any, code: Tensor) -> Line | None:

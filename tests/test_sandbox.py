@@ -185,6 +185,35 @@ def test_a_session_sees_nothing_of_another(opened: Submission) -> None:
             assert [call(session, ""), call(session, "")] == [1, 2]
 
 
+def test_checks_of_a_task_share_a_process_until_one_fails(options: tuple[bool, bool]) -> None:
+    source = """
+kept, count = [], 0
+def sample_images():
+    global count
+    count += 1
+    kept.append(count)
+    return [len(kept), count, float(torch.rand(()))]
+"""
+    made = Submission([PREAMBLE, source], boxed=options[0], fork=options[1])
+
+    def seen(task: str | None, clean: bool) -> list[float]:
+        with made.session(1, task) as session:
+            found = session.call(session.read("sample_images"))
+            session.clean = clean
+        assert isinstance(found, list)
+        return found
+
+    try:
+        first = seen("one", clean=True)
+        assert first[:2] == [1, 1]
+        # the object is the same, its variables and the noise are as at first
+        assert seen("one", clean=False) == [2, *first[1:]]
+        for task, clean in (("one", True), ("other", True), (None, True), ("other", True)):
+            assert seen(task, clean) == first
+    finally:
+        made.close()
+
+
 def test_code_that_never_ends_is_ended_and_the_next_session_works(opened: Submission) -> None:
     with opened.session(1) as session, pytest.raises(Stopped) as caught:
         call(session, "sleep")

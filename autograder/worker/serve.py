@@ -144,18 +144,26 @@ class Worker:
         return (cell, index) not in self.skip
 
     def _serve(self, namespace: dict[str, Any], seed: int) -> None:
-        if self.options["device"] == "cpu":
-            torch.default_generator.manual_seed(seed)  # the others are looked for at length
-        else:
-            torch.manual_seed(seed)
-        session = Session(namespace)
-        self._answer({"open": True})
-        with session.open_until_end:
-            while True:
-                request, tensors = wire.read_frame(self.requests)
-                if request["op"] == "end":
-                    return
-                self._reply(session, request, tensors)
+        """A session, and those that are to follow it in the same process."""
+        variables = dict(namespace)
+        while True:
+            if self.options["device"] == "cpu":
+                torch.default_generator.manual_seed(seed)  # the others are looked for at length
+            else:
+                torch.manual_seed(seed)
+            session = Session(namespace)
+            self._answer({"open": True})
+            with session.open_until_end:
+                while True:
+                    request, tensors = wire.read_frame(self.requests)
+                    if request["op"] in ("end", "renew"):
+                        break
+                    self._reply(session, request, tensors)
+            if request["op"] == "end":
+                return
+            seed = request["seed"]
+            namespace.clear()
+            namespace.update(variables)
 
     def _reply(
         self, session: Session, request: dict[str, Any], tensors: list[torch.Tensor]
@@ -176,6 +184,7 @@ class Session:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.objects: list[Any] = []
+        self.records: list[tuple[Any, int]] = []  # of stand-ins, and how long before a call
         self.open_until_end = contextlib.ExitStack()
         self.operations: dict[str, Callable[..., Any]] = {
             "global": self.read_global,
@@ -183,12 +192,14 @@ class Session:
             "call": lambda function, args, kwargs: function(*args, **kwargs),
             "keep_call": self.keep_call,
             "attribute": getattr,
-            "keep": lambda owner, name: self.keep(getattr(owner, name)),
             "set_attribute": setattr,
             "make": self.make,
             "take_over": lambda: impersonation.take_over(namespace),
-            "part": self.part,
+            "parts": self.parts,
             "seen": lambda parts: [part.standin_seen for part in parts],
+            "observe": self.observe,
+            "lately": lambda: [seen[start:] for seen, start in self.records],
+            "method": lambda owner, name, args: getattr(owner, name)(*args),
             "bare": self.bare,
             "leave": self.leave,
             "move": self.move,
@@ -196,15 +207,12 @@ class Session:
             "gradient": self.gradient,
             "parameter_gradients": self.parameter_gradients,
             "trace": self.trace,
+            "trainee": self.trainee,
+            "outcome": self.outcome,
             "state": self.state,
             "load": self.load,
             "put": self.put,
             "without_dropout": tracing.without_dropout,
-            "cleared": lambda module: all(
-                p.grad is None or not p.grad.any() for p in module.parameters()
-            ),
-            "note_steps": self.note_steps,
-            "note_images": standins.note_images,
             "mode": lambda module, training: module.train(training) and None,
             "iterate": self.iterate,
             "reads": self.reads,
@@ -225,10 +233,6 @@ class Session:
         torch.set_grad_enabled(True)
         decode = wire.Decoder(tensors, lambda handle: self.objects[handle.number])
         return self.operations[request["op"]](*decode(request["args"]))
-
-    def note_steps(self, model: Any) -> None:
-        """Note from now on which optimiser steps the weights of a model."""
-        self.open_until_end.callback(standins.note_steps(model).remove)
 
     def read_global(self, name: str) -> Any:
         """A variable of the notebook."""
@@ -281,6 +285,44 @@ class Session:
         if isinstance(self.namespace.get("device"), torch.device | str):
             self.namespace["device"] = torch.device(device)
 
+    def trainee(
+        self,
+        kind: str,
+        arguments: list[Any],
+        state: dict[str, torch.Tensor],
+        batches: list[Any],
+        images: bool,
+    ) -> list[wire.Handle]:
+        """A tiny model in train mode, which notes how it is trained, and a loader for it.
+
+        arguments and state: of the model. batches: arguments of the loader. images: whether the
+        model notes its images, too.
+        """
+        model = self.make(kind, arguments)
+        model.load_state_dict(state)
+        model.train()
+        self.open_until_end.callback(standins.note_steps(model).remove)
+        if images:
+            standins.note_images(model)
+        return [self.keep(model), self.keep(self.make("loader", batches))]
+
+    def outcome(self, model: Any, loader: Any) -> dict[str, Any]:
+        """What a training left, and what the tiny model and its loader noted of it."""
+        cleared = all(p.grad is None or not p.grad.any() for p in model.parameters())
+        noted = ("noted", "stepped", "given", "drawn")
+        found = {name: getattr(model, name, None) for name in noted}
+        return {
+            "state": self.state(model),
+            "cleared": cleared,
+            "passes": getattr(loader, "passes", None),
+            **found,
+        }
+
+    def parts(self, owner: Any, encoder: int | None, decoder: int) -> list[Any]:
+        """A model's stand-ins, by their widths, and its beta; its own encoder for no width."""
+        own = owner.encoder if encoder is None else self.part(owner, "encoder", encoder)
+        return [own, self.part(owner, "decoder", decoder), getattr(owner, "beta", None)]
+
     def part(self, owner: Any, name: str, width: int) -> wire.Handle:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
         kind = name.capitalize()
@@ -300,6 +342,19 @@ class Session:
         """Call, and answer with both a handle on the result and the result."""
         result = function(*args, **kwargs)
         return self.keep(result), result
+
+    def observe(
+        self, owner: Any, method: str, args: list[Any], parts: list[Any]
+    ) -> tuple[Any, ...]:
+        """Call an object, or a method of it, and tell what stand-ins were given meanwhile.
+
+        The answer: a handle on the result, the result, and for every part a handle on all that it
+        was given, how much that was before, and what came to it.
+        """
+        self.records = [(part.standin_seen, len(part.standin_seen)) for part in parts]
+        result = (getattr(owner, method) if method else owner)(*args)
+        told = [(self.keep(seen), start, seen[start:]) for seen, start in self.records]
+        return self.keep(result), result, told
 
     def gradient(self, output: Any, inputs: list[torch.Tensor]) -> list[Any]:
         """The gradient of a scalar made of outputs; None where no graph leads."""
