@@ -321,7 +321,10 @@ class Session:
     def parts(self, owner: Any, encoder: int | None, decoder: int) -> list[Any]:
         """A model's stand-ins, by their widths, and its beta; its own encoder for no width."""
         own = owner.encoder if encoder is None else self.part(owner, "encoder", encoder)
-        return [own, self.part(owner, "decoder", decoder), getattr(owner, "beta", None)]
+        beta = None
+        with contextlib.suppress(Exception):  # it may be a property, and fail
+            beta = owner.beta
+        return [own, self.part(owner, "decoder", decoder), beta]
 
     def part(self, owner: Any, name: str, width: int) -> wire.Handle:
         """The stand-in that a model has as encoder or decoder; it is given one if it has none."""
