@@ -167,6 +167,8 @@ class Submission:
         task: whose checks are served by one process, each with objects and variables of its own,
         until one of them is not `clean`; by default, nothing of a session outlives it.
         """
+        if self._kept is not None and self._kept != task:
+            self._end_session()  # first: where it cannot end, another worker is started
         _ = self.definitions
         if self._left <= 0:
             raise Stopped(_late(), "too-slow")
@@ -180,12 +182,14 @@ class Submission:
 
     def open(self, seed: int, task: str | None) -> None:
         """Open a session in the worker, in the process of the last one if it was of the task."""
-        again = task is not None and self._kept == task
-        if not again and self._kept is not None:
-            self._end_session()
         with self._charged():
-            request = {"op": "renew", "seed": seed} if again else {"seed": seed}
-            self._exchange(request, [], self.answer_seconds, "open")
+            if self._kept is not None:
+                with contextlib.suppress(Stopped):  # it may have ended since
+                    request = {"op": "renew", "seed": seed}
+                    self._exchange(request, [], self.answer_seconds, "open")
+                    return
+                _ = self.definitions
+            self._exchange({"seed": seed}, [], self.answer_seconds, "open")
         self._kept = task
 
     def _end_session(self) -> None:

@@ -388,7 +388,8 @@ class Model:
     def _look_at_latents(self, error: Raised, batch: int) -> None:
         """Say of an exception that a latent of the wrong size was decoded, if one was."""
         told = self.session.ask("lately")
-        for z in _within_bounds(told if isinstance(told, list) else [])[:1][0]:
+        of_decoder = told[:1] if isinstance(told, list) else []  # none, if nothing was called
+        for z in itertools.chain(*_within_bounds(of_decoder)):
             if tuple(z.shape) != (batch, self.nz) and error.misconception is None:
                 error.misconception = "wrong-latent"
                 error.message += f" The decoder got {tuple(z.shape)}, not {(batch, self.nz)}."

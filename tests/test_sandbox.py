@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,6 +211,24 @@ def sample_images():
         assert seen("one", clean=False) == [2, *first[1:]]
         for task, clean in (("one", True), ("other", True), (None, True), ("other", True)):
             assert seen(task, clean) == first
+    finally:
+        made.close()
+
+
+def test_a_process_that_ends_between_checks_costs_the_next_ones_nothing() -> None:
+    source = """
+def sample_images():
+    import threading, time
+    threading.Thread(target=lambda: (time.sleep(0.3), os._exit(3)), daemon=True).start()
+    return 1
+"""
+    made = Submission([PREAMBLE, source], boxed=True)
+    try:
+        for task in ("one", "one", "other"):
+            with made.session(1, task) as session:
+                assert session.call(session.read("sample_images")) == 1
+                session.clean = True
+            time.sleep(1.0)
     finally:
         made.close()
 

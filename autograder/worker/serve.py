@@ -354,6 +354,7 @@ class Session:
         The answer: a handle on the result, the result, and for every part a handle on all that it
         was given, how much that was before, and what came to it.
         """
+        self.records = []
         self.records = [(part.standin_seen, len(part.standin_seen)) for part in parts]
         result = (getattr(owner, method) if method else owner)(*args)
         told = [(self.keep(seen), start, seen[start:]) for seen, start in self.records]
