@@ -105,7 +105,8 @@ class Worker:
                 request, _ = wire.read_frame(self.requests)
             except EOFError:
                 return
-            self._session(request, outcome)
+            if request.get("op") != "end":  # of a process that had ended before it was told to
+                self._session(request, outcome)
 
     def _execute(self) -> definitions.Outcome:
         return definitions.execute(self.statements, self.sources, self._progress)
