@@ -7,13 +7,16 @@ then on is a stand-in. A session that does this does not use the student's netwo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+import stages
 import standins
 
 KINDS: dict[str, type[nn.Module]] = {"Encoder": standins.Encoder, "Decoder": standins.Decoder}
@@ -63,7 +66,10 @@ def _change(student: type[nn.Module], kind: Any) -> None:
                 made = student(*made_with, **named)
             finally:
                 restored.pop()
-            self.__dict__["_original"] = made.to(next(self.parameters()).device)
+            # in eval mode it takes single images, as the stand-in does
+            self.__dict__["_original"] = made.to(next(self.parameters()).device).eval()
+            with contextlib.suppress(Exception):  # of a network that cannot be run
+                stages.connect(made, self, _inputs(self, kind))
         return getattr(vars(self)["_original"], name)
 
     changed: dict[str, Callable[..., Any]] = {
@@ -75,6 +81,13 @@ def _change(student: type[nn.Module], kind: Any) -> None:
     for name, function in changed.items():
         setattr(student, name, function)
     setattr(student, "_takes_over", True)  # noqa: B010
+
+
+def _inputs(made: Any, kind: Any) -> Tensor:
+    """Three inputs of a stand-in of a kind."""
+    shape = (1, 28, 28) if kind is standins.Encoder else (made.standin_width,)
+    drawn = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    return drawn.to(made.standin_anchor.device)
 
 
 def _width(constructor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
