@@ -33,3 +33,14 @@ def described(value: Any) -> str:
     if isinstance(value, Number):
         return "a number"
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def number(value: Any) -> float | None:
+    """What `float()` would make of a value: None where it would not."""
+    if isinstance(value, Number):
+        return value.value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach().double())
+    if isinstance(value, int | float):
+        return float(value)
+    return None

@@ -24,9 +24,9 @@ from autograder import layers, networks, referee, specs
 from autograder.architecture import Architecture
 from autograder.digit_files import digits
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.networks import Unconfirmed
 from autograder.outcomes import Wrong
-from autograder.replay import Terms
 from autograder.specification import DECODER, ENCODER
 from autograder.submission import Session
 from autograder.worker.wire import Handle
@@ -90,14 +90,14 @@ def error(encoder: Any, decoder: Any, digits: Tensor, draws: Draws, nz: int = NZ
 class LearningRun:
     """A training of the student's on digits; kind: `ae` or `vae`; trainer: the function's name.
 
-    wrong: the tasks of parts that were charged: stand-ins that learn take their places. terms: of
-    the loss of a stand-in.
+    wrong: the tasks of parts that were charged: stand-ins that learn take their places.
+    interface: of a stand-in for the VAE.
     """
 
     kind: str
     trainer: str
     wrong: frozenset[str] = frozenset()
-    terms: Terms = field(default_factory=Terms)
+    interface: Interface = field(default_factory=Interface)
 
     @property
     def task(self) -> str:
@@ -149,8 +149,7 @@ class LearningRun:
         if self.kind == "vae" and not self.wrong:
             made = session.call(session.read("VAE"), NZ, BETA)
         elif self.kind == "vae":
-            numbers, extra, outputs = self.terms.numbers, self.terms.extra, self.terms.outputs
-            rest = (BETA, numbers, extra, list(outputs), self.terms.swapped)
+            rest = (BETA, *self.interface.arguments)
             made = session.make("Substitute", *self._parts(session, 2 * NZ), NZ, *rest)
         else:
             made = session.make("Composed", *self._parts(session, NZ))

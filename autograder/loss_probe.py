@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.compare import described, plain
+from autograder.compare import described, number, plain
 from autograder.draws import Draws
 from autograder.losses import Case
 from autograder.outcomes import Unchecked, Wrong
 from autograder.submission import Session
-from autograder.vae import Forward, Habits, Model, Reading, Sizes, number
+from autograder.vae import Forward, Habits, Model, Reading, Sizes
 from autograder.worker import standins
 from autograder.worker.wire import Graph, Ref
 
@@ -80,7 +80,7 @@ def read_terms(result: Any, term: int) -> tuple[float, float, float]:
     """The three scalars, NaN for one that is missing; the asked one must be there."""
     raw, terms = _raw_terms(result)
     if term != TOTAL and raw[term] is None:
-        seen = "one value" if not isinstance(result, tuple | list) else f"{len(result)} values"
+        seen = f"{len(result)} values" if isinstance(result, tuple | list) else described(result)
         seen = f"a dict with {sorted(map(str, terms))}" if terms else seen
         raise Wrong(
             f"`loss` should return the total and a dict with 'rec_loss' and 'kl_loss', not {seen}.",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.recipes import (
     AE_CRITERIA,
     AT_STEPS,
@@ -32,20 +33,6 @@ from autograder.recipes import (
 from autograder.worker import standins
 
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What kind of thing the student's `VAE.loss` returns beside the total.
-
-    numbers: graph, detached or float. extra: further keys, and what each holds. outputs: further
-    keys of what forward returns. swapped: whether the loss takes outputs before x.
-    """
-
-    numbers: str = "graph"
-    extra: dict[str, str] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +87,7 @@ class Course:
     epochs: int
     rate: float
     beta: float
-    terms: Terms = field(default_factory=Terms)
+    interface: Interface = field(default_factory=Interface)
     notes: tuple[Note, ...] = ()
     told: tuple[Told, ...] = ()
     given: tuple[tuple[Tensor, Tensor], ...] = ()
@@ -190,7 +177,13 @@ class Trained:
 
 
 def draw_course(
-    draws: Draws, kind: str, terms: Terms, count: int, batch_size: int, epochs: int, rate: float
+    draws: Draws,
+    kind: str,
+    interface: Interface,
+    count: int,
+    batch_size: int,
+    epochs: int,
+    rate: float,
 ) -> Course:
     """A course with weights on which steps are well determined in single precision."""
     beta = draws.real(0.5, 2.0)
@@ -206,7 +199,7 @@ def draw_course(
         else:
             state[name] = (0.3 if "encoder.1" in name else 1.0) * draws.normal(*value.shape)
     images = draws.uniform(count, 1, 28, 28)
-    return Course(kind, state, images, batch_size, epochs, rate, beta, terms)
+    return Course(kind, state, images, batch_size, epochs, rate, beta, interface)
 
 
 RARE = slice(392, None)  # pixels that are dark but in the first batch and in the last ones
@@ -216,9 +209,11 @@ MANY = 100  # batches
 BATCH = 8
 
 
-def draw_long(draws: Draws, kind: str, terms: Terms, batches: int = MANY) -> Course:
+def draw_long(draws: Draws, kind: str, interface: Interface, batches: int = MANY) -> Course:
     """A course of a single pass over many batches, on some weights with rare gradients."""
-    course = draw_course(draws, kind, terms, BATCH * batches, BATCH, 1, 10 ** draws.real(-4, -3))
+    course = draw_course(
+        draws, kind, interface, BATCH * batches, BATCH, 1, 10 ** draws.real(-4, -3)
+    )
     pixels = course.images.flatten(1)
     last = -20 * BATCH
     pixels[BATCH:last, RARE] = 0.0
@@ -231,13 +226,13 @@ LARGE = 73  # examples in a batch: more than 64, and no multiple of anything
 DARK = 0.05  # the brightest pixel
 
 
-def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
+def draw_dull(draws: Draws, kind: str, interface: Interface) -> Course:
     """A course of many passes over a large batch that moves weights as ever, and the loss hardly.
 
     The outputs are next to zero, where a sigmoid is flat, and so are the codes. What waits for
     the loss to fall, a rate that drops on a plateau or an end that comes early, shows here.
     """
-    course = draw_course(draws, kind, terms, LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, interface, LARGE, LARGE, PASSES, 10 ** draws.real(-4, -3))
     course.state["decoder.0.bias"] -= 8.0
     course.state["decoder.0.weight"] *= 0.3
     for name in ("encoder.2.weight", "encoder.2.bias"):
@@ -245,12 +240,12 @@ def draw_dull(draws: Draws, kind: str, terms: Terms) -> Course:
     return course
 
 
-def draw_still(draws: Draws, kind: str, terms: Terms) -> Course:
+def draw_still(draws: Draws, kind: str, interface: Interface) -> Course:
     """A course of many passes on which no gradient is left, so that the loss stays what it is.
 
     An end that comes as soon as the loss does not fall shows here: in how many passes there are.
     """
-    course = draw_course(draws, kind, terms, BATCH, BATCH, STILL, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, interface, BATCH, BATCH, STILL, 10 ** draws.real(-4, -3))
     course.state["decoder.0.bias"].fill_(-200.0)
     course.state["decoder.0.weight"].zero_()
     for name in ("encoder.2.weight", "encoder.2.bias"):
@@ -261,26 +256,26 @@ def draw_still(draws: Draws, kind: str, terms: Terms) -> Course:
 FOLLOWED = 50  # the most passes, which a loop may take its time for
 
 
-def draw_passes(draws: Draws, kind: str, terms: Terms, passes: int) -> Course:
+def draw_passes(draws: Draws, kind: str, interface: Interface, passes: int) -> Course:
     """A course of many passes over a single batch."""
-    return draw_course(draws, kind, terms, BATCH, BATCH, passes, 10 ** draws.real(-4, -3))
+    return draw_course(draws, kind, interface, BATCH, BATCH, passes, 10 ** draws.real(-4, -3))
 
 
 STEEP = {"TinyAutoEncoder": 3000.0, "TinyVariational": 5.0}  # times as large as usual
 
 
-def draw_steep(draws: Draws, kind: str, terms: Terms) -> Course:
+def draw_steep(draws: Draws, kind: str, interface: Interface) -> Course:
     """A course with large codes, and so large gradients; a KL term of hundreds."""
-    course = draw_course(draws, kind, terms, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, interface, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
     for name in ("encoder.2.weight", "encoder.2.bias"):
         course.state[name] *= STEEP[kind]
     course.state["decoder.0.weight"] /= STEEP[kind]
     return course
 
 
-def draw_dark(draws: Draws, kind: str, terms: Terms) -> Course:
+def draw_dark(draws: Draws, kind: str, interface: Interface) -> Course:
     """A course on which the loss is small from the start, for what waits for that."""
-    course = draw_course(draws, kind, terms, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
+    course = draw_course(draws, kind, interface, 2 * BATCH, BATCH, 3, 10 ** draws.real(-4, -3))
     course.images.mul_(DARK)
     course.state["decoder.0.bias"] -= 4.0
     course.state["decoder.0.weight"] *= 0.1

@@ -8,10 +8,10 @@ from functools import partial
 from autograder import training_verdicts
 from autograder.checks import check
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.learning import LearningRun
 from autograder.loss_series import check_series
 from autograder.outcomes import Wrong
-from autograder.replay import Terms
 from autograder.run import Run
 from autograder.submission import Session
 from autograder.training_probe import Findings, Trainer
@@ -74,7 +74,7 @@ def check_learning(
     explained = findings.recipe is not None and bool(findings.recipe.deviations())
     if not run.learning or explained or settled:
         return
-    whole = replace(whole, wrong=run.wrong_parts(whole.task), terms=findings.terms)
+    whole = replace(whole, wrong=run.wrong_parts(whole.task), interface=findings.interface)
     if not _learns_on_gpu(whole, draws, run):
         whole.check(session, draws)
 
@@ -94,7 +94,7 @@ def _learns_on_gpu(whole: LearningRun, draws: Draws, run: Run) -> bool:
 def findings_of(trainer: Trainer, session: Session, draws: Draws, run: Run) -> Findings:
     """The findings on a training function, made once in a run."""
     if trainer.name not in run.findings:
-        terms = run.habits.terms if run.habits else Terms()
-        run.findings[trainer.name] = trainer.find(session, draws, terms)
+        interface = run.habits.interface if run.habits else Interface()
+        run.findings[trainer.name] = trainer.find(session, draws, interface)
     found: Findings = run.findings[trainer.name]
     return found

@@ -7,7 +7,7 @@ import math
 from autograder import handed_in, losses
 from autograder.beta import GOOD, NEAR, SWEEP, is_good
 from autograder.checks import check
-from autograder.compare import described
+from autograder.compare import described, number
 from autograder.draws import Draws
 from autograder.handed_in import Judgement
 from autograder.loss_probe import KL, PROMISED, collect
@@ -15,7 +15,7 @@ from autograder.outcomes import Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_BATCH, USUAL_NZ
 from autograder.run import Run
 from autograder.submission import Session
-from autograder.vae import Habits, Sizes, number
+from autograder.vae import Habits, Sizes
 from autograder.weights_file import NAME
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autograder import noise
 from autograder.checks import check
-from autograder.compare import close, described
+from autograder.compare import close, described, number
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.submission import Session
@@ -24,7 +24,6 @@ from autograder.vae import (
     draw_code,
     evidence,
     follows,
-    number,
     read_latents,
     reads_model,
     try_sizes,

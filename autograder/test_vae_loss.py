@@ -453,7 +453,8 @@ def _evidence(session: Session, draws: Draws, habits: Habits, term: int) -> Evid
         except (NotAttempted, Stopped):
             raise
         except Wrong as error:
-            first = first or error
+            if first is None or (isinstance(first, Unchecked) and not isinstance(error, Unchecked)):
+                first = error  # what is returned says more than an exception
             continue
         if _is_right(found[-1].cases, term):
             return found[-1]
@@ -537,6 +538,8 @@ def test_total(session: Session, draws: Draws, habits: Habits) -> None:
             collect(session, draws, evidence.used, evidence.sizes, TOTAL, count=3, beta=1.6)
         ):
             slug, words = "beta-ignored", "rec + another number that follows from beta * kl"
+        if words == "rec alone" and all(math.isnan(c.values[KL]) for c in evidence.cases):
+            slug, words = "wrong-return", f"{words}. Return the total first, then the dict"
         text = f"The total should be rec_loss + beta * kl_loss; yours is {words}."
         raise Wrong(text, _beta_variable(session, draws, evidence) or slug or None)
     _check_without_beta(session, draws, evidence)

@@ -17,10 +17,11 @@ from autograder import derivatives, explaining, loss_series, recipes, replay
 from autograder.cells import calls_cuda, cells_behind, reads_device
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import numbers_read, numbers_written, sizes_written
 from autograder.recipes import Recipe
-from autograder.replay import Course, Note, Terms
+from autograder.replay import Course, Note
 from autograder.submission import DISTURBED, Session
 from autograder.trial import (
     Trial,
@@ -107,9 +108,9 @@ class Findings:
         return found[0] if found is not None and found[1] in arguments else None
 
     @property
-    def terms(self) -> Terms:
-        """What the stand-in's loss returned beside the total."""
-        return self.trials[0].course.terms
+    def interface(self) -> Interface:
+        """What the stand-in gave."""
+        return self.trials[0].course.interface
 
 
 def _unknown(_: str) -> list[float]:
@@ -122,11 +123,11 @@ class Trainer:
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind = name, kind
 
-    def courses(self, draws: Draws, terms: Terms) -> list[Course]:
+    def courses(self, draws: Draws, interface: Interface) -> list[Course]:
         """One step; one pass with a smaller last batch; three passes."""
         shapes = ((7, 7, 1), (3 * 8 + 6, 8, 1), (13, 7, 3))
         rate = 10 ** draws.real(-2.9, -2.3)  # above the usual 1e-3; long courses are below
-        return [replay.draw_course(draws, self.kind, terms, *shape, rate) for shape in shapes]
+        return [replay.draw_course(draws, self.kind, interface, *shape, rate) for shape in shapes]
 
     def _prepared(
         self,
@@ -142,9 +143,7 @@ class Trainer:
         """
         arguments: tuple[Any, ...] = ()
         if self.kind == "TinyVariational":
-            terms = course.terms
-            arguments = (3, course.beta, terms.numbers, terms.extra, list(terms.outputs))
-            arguments += (terms.swapped,)
+            arguments = (3, course.beta, *course.interface.arguments)
         batches = [course.images, course.batch_size, elsewhere, twice]
         match session.ask("trainee", self.kind, arguments, course.state, batches, images):
             case [Handle() as model, Handle() as loader]:
@@ -187,31 +186,31 @@ class Trainer:
         kept = course.epochs > 1 and isinstance(passes, int) and passes == 1
         return Trial(course, state, returned, found.get("cleared") is True, reseeded, kept)
 
-    def find(self, session: Session, draws: Draws, terms: Terms) -> Findings:
+    def find(self, session: Session, draws: Draws, interface: Interface) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""
-        courses = self.courses(draws, terms)
+        courses = self.courses(draws, interface)
         try:
             trials = [self.trial(session, course) for course in courses]
             for times in range(REDRAWS):
                 if all(promised(t) or not_by_rounding(t, times) for t in trials):
                     break
-                courses = self.courses(draws, terms)
+                courses = self.courses(draws, interface)
                 trials = [self.trial(session, course) for course in courses]
         except (NotAttempted, Stopped):
             raise
         except Raised as error:
-            if terms.numbers != "graph":  # the loop may be made for a loss that keeps its graph
+            if interface.numbers != "graph":  # the loop may be made for a loss that keeps its graph
                 with contextlib.suppress(Unchecked):
-                    return self.find(session, draws, replace(terms, numbers="graph"))
+                    return self.find(session, draws, replace(interface, numbers="graph"))
             found = self._without_single_batches(session, courses)
-            found = found or self._with_whole_batches_alone(session, draws, terms)
-            found = found or self._with_batches_of_its_own(session, draws, terms)
+            found = found or self._with_whole_batches_alone(session, draws, interface)
+            found = found or self._with_batches_of_its_own(session, draws, interface)
             if found is not None:
                 return found
             raise self._explain_error(session, courses, error) from error
         if all(untouched(t) for t in trials):
-            found = self._with_whole_batches_alone(session, draws, terms)
-            found = found or self._with_batches_of_its_own(session, draws, terms)
+            found = self._with_whole_batches_alone(session, draws, interface)
+            found = found or self._with_batches_of_its_own(session, draws, interface)
             if found is not None:
                 return found
             text = f"`{self.name}` does not train the model that it is handed."
@@ -222,14 +221,14 @@ class Trainer:
             self._look_for_other_data(session, trials[0])
             found = (
                 self._with_other_images(session, courses)
-                or self._with_batches_of_its_own(session, draws, terms)
+                or self._with_batches_of_its_own(session, draws, interface)
                 or found
             )
             recipe = found.recipe
         if recipe is not None and compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:
-            found.late = self._look_late(session, draws, terms, found.followed)
+            found.late = self._look_late(session, draws, interface, found.followed)
             if found.late is not None and promised(found.late) and _ends_early(found.late):
                 found.stop = len(found.late.course.notes) - 1
             elif found.late is not None and not promised(found.late):
@@ -254,7 +253,7 @@ class Trainer:
         return None
 
     def _with_whole_batches_alone(
-        self, session: Session, draws: Draws, terms: Terms
+        self, session: Session, draws: Draws, interface: Interface
     ) -> Findings | None:
         """What is known of a training that leaves out all batches but those of one size."""
         rate, recipe = 10 ** draws.real(-2.9, -2.3), Recipe(batches="whole ones")
@@ -262,7 +261,7 @@ class Trainer:
             trials = list[Trial]()
             try:
                 for shape in ((2 * size, size, 1), (3 * size - 1, size, 2)):
-                    course = replay.draw_course(draws, self.kind, terms, *shape, rate)
+                    course = replay.draw_course(draws, self.kind, interface, *shape, rate)
                     trials.append(self.trial(session, course))
                     if untouched(trials[-1]):
                         break
@@ -276,14 +275,14 @@ class Trainer:
         return None
 
     def _with_batches_of_its_own(
-        self, session: Session, draws: Draws, terms: Terms
+        self, session: Session, draws: Draws, interface: Interface
     ) -> Findings | None:
         """What is known of a training that makes other batches of the loader's dataset.
 
         It is judged where all the images are one such batch, and the loader's.
         """
         rate, batch_size = 10 ** draws.real(-2.9, -2.3), 12
-        draw = functools.partial(replay.draw_course, draws, self.kind, terms)
+        draw = functools.partial(replay.draw_course, draws, self.kind, interface)
         try:
             trial = self.trial(session, draw(MANY_IMAGES, batch_size, 1, rate))
             # what was noted is a claim: as many steps are to lower the loss as far as promised ones
@@ -419,7 +418,7 @@ class Trainer:
         return trials
 
     def _look_late(
-        self, session: Session, draws: Draws, terms: Terms, followed: list[Trial]
+        self, session: Session, draws: Draws, interface: Interface, followed: list[Trial]
     ) -> Trial | None:
         """A trial that does not go as it begins: of large gradients, small losses, many steps.
 
@@ -441,7 +440,7 @@ class Trainer:
         many: list[Callable[..., Course]]
         many = [functools.partial(replay.draw_passes, passes=n + 2) for n in sorted(passes)[-1:]]
         for draw in [*kinds, *many]:
-            course = functools.partial(draw, draws, self.kind, terms)
+            course = functools.partial(draw, draws, self.kind, interface)
             try:
                 found = self._deviating(session, course, draw is long, followed)
             except Raised:

@@ -280,7 +280,7 @@ def _minimises_more(findings: Findings) -> bool:
 
 def _check_factors(trainer: Trainer, session: Session, draws: Draws, first: Trial) -> None:
     """Gradients that are scaled by the same factor on another draw; raises `Wrong`."""
-    course = trainer.courses(draws, first.course.terms)[0]
+    course = trainer.courses(draws, first.course.interface)[0]
     trials = (first, trainer.trial(session, course))
     one, other = (first_step.scale_factor(t.course, t.state) for t in trials)
     if math.isclose(one, other, rel_tol=0.01):

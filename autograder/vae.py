@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder import noise
-from autograder.compare import close, described, plain
+from autograder import interface, noise
+from autograder.compare import close, described, number, plain
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import (
     USUAL_BATCH,
@@ -27,10 +28,9 @@ from autograder.reads import (
     numbers_read,
     sizes_written,
 )
-from autograder.replay import Terms
 from autograder.submission import DISTURBED, Session
 from autograder.worker import standins
-from autograder.worker.wire import Graph, Handle, Number, Ref
+from autograder.worker.wire import Handle, Ref
 
 Halves = tuple[Tensor, Tensor]
 
@@ -517,7 +517,7 @@ class Habits:
     own: bool = False
     heads: bool = False
     line: Line | None = None
-    terms: Terms = field(default_factory=Terms)
+    interface: Interface = field(default_factory=Interface)
 
 
 def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool]) -> Sizes | None:
@@ -596,7 +596,7 @@ def _learn_habits(session: Session, draws: Draws, heads: bool = False) -> Habits
     if not heads or _follows_images(session, draws, sizes):
         habits.reading = read_latents(calls)
     habits.own = not _is_promised(calls[0])
-    habits.terms = _learn_terms(session, draws, habits)
+    habits.interface = _learn_interface(session, draws, habits)
     return habits
 
 
@@ -616,50 +616,17 @@ def _is_promised(call: Forward) -> bool:
     return isinstance(output, dict) and close(output.get("q"), call.code) and call.path == ("rec",)
 
 
-def _learn_terms(session: Session, draws: Draws, habits: Habits) -> Terms:
-    """What the loss returns beside the total, for outputs of the student's own forward."""
+def _learn_interface(session: Session, draws: Draws, habits: Habits) -> Interface:
+    """What forward and the loss give, for outputs of the student's own forward."""
     sizes = habits.sizes or Sizes()
     nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
-    further: tuple[str, ...] = ()
     try:
         model = Model(session, nz, 2.0, habits.heads)
         call = model.forward(draw_code(draws, batch, nz))
-        if isinstance(call.output, dict):
-            further = tuple(k for k in call.output if isinstance(k, str) and k not in ("q", "rec"))
-        told, swapped = _call_loss(model, call)
     except Unchecked:
-        return Terms(outputs=further)
-    terms = told[1] if isinstance(told, tuple | list) and len(told) == 2 else None
-    if not isinstance(terms, dict) or not terms:
-        return Terms(outputs=further)
-    kinds = {"graph" if isinstance(v, Graph) else _kind_of_number(v) for v in terms.values()}
-    values = {k: number(v) for k, v in terms.items() if isinstance(k, str)}
-    return Terms(
-        kinds.pop() if len(kinds) == 1 else "graph",
-        {k: _meaning(v, values) for k, v in values.items() if k not in ("rec_loss", "kl_loss")},
-        further,
-        swapped,
-    )
-
-
-def _call_loss(model: Model, call: Forward) -> tuple[Any, bool]:
-    """What the loss returns, and whether it takes outputs before x."""
-    try:
-        return model.call("loss", call.x, Ref(call.handle)), False
-    except Stopped:
-        raise
-    except Unchecked:
-        return model.call("loss", Ref(call.handle), call.x), True
-
-
-def _kind_of_number(value: Any) -> str:
-    return "detached" if isinstance(value, Tensor) else "float"
-
-
-def _meaning(value: float | None, values: dict[str, float | None]) -> str:
-    """Which of the promised terms a further one equals; else it is taken for the total."""
-    same = [k for k in ("rec_loss", "kl_loss") if value is not None and values.get(k) == value]
-    return same[0] if same else "total"
+        return Interface()
+    made = interface.Call(call.x, call.handle, call.output, call.q, call.z, call.path)
+    return interface.learn(made, functools.partial(model.call, "loss"))
 
 
 def evidence(
@@ -675,14 +642,3 @@ def evidence(
     model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
-
-
-def number(value: Any) -> float | None:
-    """What `float()` would make of a value: None where it would not."""
-    if isinstance(value, Number):
-        return value.value
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value.detach().double())
-    if isinstance(value, int | float):
-        return float(value)
-    return None

@@ -117,3 +117,79 @@ def test_a_loop_that_both_trainings_share_is_charged_once(
     made = grade(node, tasks=tasks)
     assert not made.faults
     assert lost(made, tasks) == expected
+
+
+PROMISED_INTERFACE = {  # the lines of a VAE and of its loop that another interface changes
+    "returned": 'return {"q": q, "rec": rec}',
+    "loss": "def loss(self, x, outputs):",
+    "split": 'q_mu, q_log_sigma = torch.chunk(outputs["q"], 2, dim=1)',
+    "error": 'rec_loss = F.mse_loss(outputs["rec"], x)',
+    "terms": 'return total, {"rec_loss": rec_loss, "kl_loss": kl_loss}',
+    "outputs": "outputs = model(x)",
+    "called": "total, parts = model.loss(x, outputs)",
+    "kept": 'history["rec_loss"].append(parts["rec_loss"].item())',
+    "kept too": 'history["kl_loss"].append(parts["kl_loss"].item())',
+}
+TUPLE = {
+    "returned": "return rec, mu, log_sigma",
+    "split": "rec, q_mu, q_log_sigma = outputs",
+    "error": "rec_loss = F.mse_loss(rec, x)",
+    "outputs": "rec, mu, log_sigma = model(x)",
+    "called": "total, parts = model.loss(x, (rec, mu, log_sigma))",
+}
+KEPT = {
+    "kept": 'history["rec_loss"].append(rec_loss.item())',
+    "kept too": 'history["kl_loss"].append(kl_loss.item())',
+}
+TRIPLE = {
+    "terms": "return total, rec_loss, kl_loss",
+    "called": "total, rec_loss, kl_loss = model.loss(x, outputs)",
+    **KEPT,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (TUPLE, {"vae-forward": 1.0}),
+        (TRIPLE, {"vae-loss": 1.5}),
+        (
+            {**KEPT, **TUPLE, "terms": "return rec_loss, kl_loss, total"}
+            | {"called": "rec_loss, kl_loss, total = model.loss(x, [rec, mu, log_sigma])"},
+            {"vae-forward": 1.0, "vae-loss": 2.0},
+        ),
+        (
+            TUPLE
+            | {"loss": "def loss(self, rec, x, q_mu, q_log_sigma):", "split": "pass"}
+            | {"called": "total, parts = model.loss(rec, x, mu, log_sigma)"},
+            {"vae-forward": 1.0, "vae-loss": 2.0},
+        ),
+        (
+            {"terms": 'return {"loss": total, "mse": rec_loss, "kld": kl_loss}'}
+            | {"called": 'parts = model.loss(x, outputs); total = parts["loss"]'}
+            | {"kept": PROMISED_INTERFACE["kept"].replace('parts["rec_loss"]', 'parts["mse"]')}
+            | {
+                "kept too": PROMISED_INTERFACE["kept too"].replace(
+                    'parts["kl_loss"]', 'parts["kld"]'
+                )
+            },
+            {"vae-loss": 2.0},
+        ),
+        # a loop that minimises another term is wrong all the same
+        (
+            TRIPLE | {"called": "_, rec_loss, kl_loss = model.loss(x, outputs); total = rec_loss"},
+            {"vae-loss": 1.5, "vae-training": 1.0},
+        ),
+        # and one that does not go with the promised model goes with nothing
+        ({"called": TRIPLE["called"], **KEPT}, {"vae-training": 4.0}),
+    ],
+    ids=["tuple", "triple", "both", "apart", "dict", "wrong term", "loop alone"],
+)
+def test_an_interface_of_its_own_is_charged_once(
+    change: dict[str, str], expected: dict[str, float]
+) -> None:
+    edits = tuple(Edit(old=PROMISED_INTERFACE[line], new=new) for line, new in change.items())
+    tasks = ("vae-forward", "vae-loss", "vae-reconstruct", "vae-training")
+    made = grade(Variant("interface", "vae-forward", edits).notebook(), tasks=tasks)
+    assert not made.faults
+    assert lost(made, tasks) == expected

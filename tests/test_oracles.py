@@ -15,11 +15,12 @@ from torch.distributions import Normal, kl_divergence
 
 from autograder import derivatives, explaining, first_step, losses, noise, recipes, replay
 from autograder.draws import Draws
+from autograder.interface import Interface
 from autograder.loss_series import check_series
 from autograder.losses import Case
 from autograder.outcomes import Wrong
 from autograder.recipes import Recipe
-from autograder.replay import Note, State, Terms, Told
+from autograder.replay import Note, State, Told
 from autograder.trial import Trial, not_by_rounding, notes_of, promised
 from autograder.worker import standins
 from solution import train_autoencoder, train_vae
@@ -39,6 +40,29 @@ def test_kl_is_that_of_torch(seed: int) -> None:
     p = Normal(torch.zeros_like(q.loc), torch.ones_like(q.loc))
     assert torch.allclose(losses.kl(drawn), kl_divergence(q, p).sum(1).mean())
     assert torch.allclose(losses.kl(drawn, "reversed"), kl_divergence(p, q).sum(1).mean())
+
+
+PARTS = st.sampled_from(["q", "first second", "second first"])
+
+
+@given(SEEDS, PARTS, st.booleans(), st.permutations(range(3)), st.booleans())
+@settings(max_examples=20)
+def test_a_stand_in_reads_outputs_as_it_gives_them(
+    seed: int, parts: str, nested: bool, order: list[int], keyed: bool
+) -> None:
+    names: list[Any] = ["rec", *parts.split()]
+    if nested:
+        names = [names[0], tuple(names[1:])]
+    names = [names[i] for i in order if i < len(names)]
+    outputs = {f"key {n}": name for n, name in enumerate(names)} if keyed else names
+    x = Draws(seed, "outputs").images(5)
+    promised = standins.TinyVariational()
+    model = standins.TinyVariational(outputs=outputs, returns=["kl_loss", {"all": "total"}])
+    model.load_state_dict(promised.state_dict())
+    total, terms = promised.loss(x, promised(x))
+    kl, rest = model.loss(x, model(x))
+    assert torch.allclose(kl, terms["kl_loss"])
+    assert torch.allclose(rest["all"], total)
 
 
 @given(SEEDS)
@@ -85,11 +109,11 @@ def test_normal_noise_is_normal_and_nothing_else_is(seed: int, scale: float) -> 
 
 def course(seed: int, kind: str) -> replay.Course:
     draws = Draws(seed, "course")
-    return replay.draw_course(draws, kind, Terms(), 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
+    return replay.draw_course(draws, kind, Interface(), 13, 5, 3, 10 ** draws.real(-3.7, -2.3))
 
 
 def test_what_is_told_of_a_course_leaves_its_promised_training() -> None:
-    drawn = replay.draw_course(Draws(1, "test"), "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
+    drawn = replay.draw_course(Draws(1, "test"), "TinyAutoEncoder", Interface(), 7, 7, 1, 2e-3)
     assert "promised" not in vars(drawn.told_of(notes=()))
     trained = drawn.promised
     assert drawn.told_of(notes=()).promised is trained
@@ -128,7 +152,7 @@ def test_the_replay_is_that_of_torchs_adam(seed: int) -> None:
 def test_derivatives_that_are_written_out_give_what_the_replay_gives(
     draw: Callable[..., replay.Course], kind: str, seed: int
 ) -> None:
-    drawn = in_double_precision(draw(Draws(seed, "derivatives"), kind, Terms()))
+    drawn = in_double_precision(draw(Draws(seed, "derivatives"), kind, Interface()))
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # where rounding decides on nothing
     try:
@@ -238,7 +262,7 @@ RECIPES = [
 def test_a_recipe_is_told_by_the_weights_that_it_leaves(recipe: Recipe) -> None:
     draws = Draws(3, "recipes")
     courses = [
-        replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
+        replay.draw_course(draws, "TinyAutoEncoder", Interface(), *shape, 2e-3)
         for shape in ((7, 7, 1), (30, 8, 1), (13, 7, 3))
     ]
     found = explaining.explain(courses, [replay.train(c, recipe).state for c in courses])
@@ -259,7 +283,7 @@ def test_passes_that_end_early_are_told_by_the_weights_that_they_leave() -> None
 
 def test_weights_that_nothing_explains_stay_unexplained() -> None:
     draws = Draws(4, "recipes")
-    drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
+    drawn = replay.draw_course(draws, "TinyAutoEncoder", Interface(), 7, 7, 1, 2e-3)
     state = {k: v + 0.1 if v.is_floating_point() else v for k, v in drawn.state.items()}
     assert explaining.explain([drawn], [state]) is None
 
@@ -327,7 +351,7 @@ def test_changed_images_are_told_by_what_is_noted_of_them(change: str, kind: str
 @settings(max_examples=10, deadline=None)
 def test_steps_down_the_gradient_are_told_from_another_loss(seed: int) -> None:
     draws = Draws(seed, "first step")
-    first = replay.draw_course(draws, "TinyAutoEncoder", Terms(), 7, 7, 1, 2e-3)
+    first = replay.draw_course(draws, "TinyAutoEncoder", Interface(), 7, 7, 1, 2e-3)
 
     def left(optimiser: torch.optim.Optimizer, model: torch.nn.Module, power: float) -> State:
         x = first.batches[0]
@@ -358,7 +382,7 @@ def test_steps_down_the_gradient_are_told_from_another_loss(seed: int) -> None:
 @settings(max_examples=10, deadline=None)
 def test_the_first_step_tells_by_what_gradients_were_scaled(seed: int) -> None:
     draws = Draws(seed, "first step")
-    first = replay.draw_course(draws, "TinyVariational", Terms(), 7, 7, 1, 2e-3)
+    first = replay.draw_course(draws, "TinyVariational", Interface(), 7, 7, 1, 2e-3)
     x = first.batches[0]
     for cut in (True, False):
         model = first.model()
@@ -391,7 +415,7 @@ def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(sha
     clears, factor = ACCUMULATED[share]
     draws, seen = Draws(6, "recipes"), []
     for shape in ((7, 7, 1), (22, 6, 1), (9, 5, 3)):
-        drawn = replay.draw_course(draws, "TinyAutoEncoder", Terms(), *shape, 2e-3)
+        drawn = replay.draw_course(draws, "TinyAutoEncoder", Interface(), *shape, 2e-3)
         model = drawn.model()
         ends = standins.note_steps(model)
         optimiser = torch.optim.SGD(model.parameters(), drawn.rate, 0.7, nesterov=True)

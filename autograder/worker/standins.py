@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -253,6 +254,32 @@ class TinyAutoEncoder(nn.Module):
     reconstruct = forward
 
 
+# what a VAE gives: the containers, with the names of what is in them
+PROMISED_OUTPUTS = {"q": "q", "rec": "rec"}
+PROMISED_RETURNS = ("total", {"rec_loss": "rec_loss", "kl_loss": "kl_loss"})
+
+
+def _filled(form: Any, value: Callable[[str], Any]) -> Any:
+    """The containers of a form with values in the place of their names."""
+    if isinstance(form, dict):
+        return {key: _filled(part, value) for key, part in form.items()}
+    if isinstance(form, list | tuple):
+        return type(form)(_filled(part, value) for part in form)
+    return value(form) if isinstance(form, str) else None
+
+
+def _found(form: Any, value: Any) -> dict[str, Any]:
+    """By name, what stands in a value where a form has the names."""
+    if isinstance(form, str):
+        return {form: value}
+    found: dict[str, Any] = {}
+    steps = form.items() if isinstance(form, dict) else enumerate(form or ())
+    for step, part in steps:
+        with contextlib.suppress(LookupError):  # a loop may leave out what it does not use
+            found |= _found(part, value[step])
+    return found
+
+
 class TinyVariational(nn.Module):
     """A model with the interface of the VAE, but with a loss and a latent of its own."""
 
@@ -261,51 +288,69 @@ class TinyVariational(nn.Module):
         nz: int = 3,
         beta: float = 1.0,
         numbers: str = "graph",
-        extra: dict[str, str] | None = None,
-        outputs: list[str] | None = None,
-        swapped: bool = False,
+        outputs: Any = None,
+        returns: Any = None,
+        takes: str = "x first",
     ) -> None:
         """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
 
-        extra: further keys of the terms, and which of rec_loss, kl_loss and total each holds.
-        outputs: further keys of what forward returns, for a loop that logs them. swapped: whether
-        the loss takes outputs before x, too, as a loop may have been written for.
+        outputs: what forward gives, as PROMISED_OUTPUTS, with `first` and `second` for the halves
+        of q; returns: what the loss gives, as PROMISED_RETURNS, with `total again` for a term.
+        takes: `x first`; `outputs first`, if they come so; `apart`, if each output is an argument.
         """
         super().__init__()
-        self.outputs, self.swapped = outputs or [], swapped
+        self.outputs, self.returns = outputs or PROMISED_OUTPUTS, returns or PROMISED_RETURNS
+        self.takes = takes
         self.drawn: list[float] = []  # a random number of every forward pass: none is to come twice
         self.nz, self.beta = nz, beta
         self.devices: list[str] = []
-        self.numbers, self.extra = numbers, extra or {}
+        self.numbers = numbers
         whole = TinyAutoEncoder(2 * nz)
         self.encoder: nn.Module = whole.encoder
         self.decoder: nn.Module = whole.decoder
         _note_gradients(self)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """x: (B, 1, 28, 28)."""
+    def forward(self, x: Tensor) -> Any:
+        """x: (B, 1, 28, 28); `outputs` with tensors in the place of names."""
         _note_input(self, x)
         self.drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
-        further = dict.fromkeys(self.outputs, q[:, : self.nz])
-        return {**further, "q": q, "rec": self.decoder(self._latent(q))}
+        made = {"first": q[:, : self.nz], "second": q[:, self.nz :], "q": q}
+        made["rec"] = self.decoder(self._latent(q))
+        return _filled(self.outputs, made.__getitem__)
 
     def _latent(self, q: Tensor) -> Tensor:
         return torch.tanh(q)
 
-    def loss(self, x: Any, outputs: Any) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, x: Any, outputs: Any, *others: Any) -> Any:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
-        if self.swapped and isinstance(x, dict):
-            x, outputs = outputs, x
+        if self.takes == "apart":
+            x, rec, q = _told_apart([x, outputs, *others])
+        elif others:
+            raise TypeError(f"loss() takes x and outputs, not {2 + len(others)} arguments")
+        else:
+            if self.takes == "outputs first" and not isinstance(x, Tensor):
+                x, outputs = outputs, x
+            rec, q = self._read(outputs)
         vars(self)["compared"] = x.detach() if isinstance(x, Tensor) else None
-        first = (x - outputs["rec"]).abs().pow(1.5).mean()
-        second = outputs["q"].pow(4).mean()
+        first = (x - rec).abs().pow(1.5).mean()
+        second = q.pow(4).mean()
         total = first + self.beta * second
         with contextlib.suppress(TypeError, ValueError):  # whatever a loop made of it
             vars(self)["weight"] = float(self.beta)
-        found = {"rec_loss": first, "kl_loss": second}
-        terms = found | {k: {**found, "total": total}[v] for k, v in self.extra.items()}
-        return total, {k: self._told(v) for k, v in terms.items()}
+        terms = {"rec_loss": first, "kl_loss": second, "total again": total}
+        return _filled(self.returns, lambda n: total if n == "total" else self._told(terms[n]))
+
+    def _read(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        """Images and q."""
+        if isinstance(outputs, dict) and {"rec", "q"} <= set(outputs):
+            form: Any = PROMISED_OUTPUTS
+        else:
+            form = self.outputs
+        found = _found(form, outputs)
+        if "q" not in found and {"first", "second"} <= set(found):
+            found["q"] = torch.cat([found["first"], found["second"]], 1)
+        return found["rec"], found["q"]
 
     def _told(self, term: Tensor) -> Any:
         if self.numbers == "graph":
@@ -316,6 +361,19 @@ class TinyVariational(nn.Module):
         """x: (B, 1, 28, 28) to the same shape; other images than forward makes."""
         image: Tensor = self.decoder(self._latent(0.5 * self.encoder(x)))
         return image
+
+
+def _told_apart(given: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """x, images and q of the arguments of a loss, in whatever order they are.
+
+    The images are those with a graph; the mean and log sigma may be exchanged, as in the loss.
+    """
+    tensors = [t for t in given if isinstance(t, Tensor)]
+    images = [t for t in tensors if t.numel() == len(t) * PIXELS]
+    codes = [t for t in tensors if not any(t is image for image in images)]
+    rec = next((t for t in images if t.requires_grad), images[-1])
+    x = next((t for t in images if t is not rec), rec)
+    return x, rec, torch.cat(codes[:2], 1)
 
 
 class Substitute(TinyVariational):
