@@ -29,6 +29,7 @@ _HIDDEN = ("solution", "assignment", "autograder", "course")  # what a submissio
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
 # One thread, so that a worker can fork.
 _ALWAYS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ALWAYS["TORCHDYNAMO_DISABLE"] = "1"  # `torch.compile` takes minutes and changes no answer
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 _BESIDE = (sys.executable, "-P", "-E", "-B")
 _INSIDE = (sys.executable, "-I", "-B")

@@ -17,6 +17,7 @@ from tests.grading import causes, grade, lost
 
 RELEASE = Path(__file__).resolve().parents[1] / "release" / "vae" / "vae.ipynb"
 FEW = ("perfect", "functional", "eccentric", "student")
+LEANING = ("whole/factory", "whole/stages")  # on what stand-ins have in common with the student's own
 
 
 def by_name(work: Variant) -> str:
@@ -71,7 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     whole = is_whole(metafunc.config)
     notebooks = corpus.whole()
     work: dict[str, list[Any]] = {
-        "whole": notebooks if whole else list(dict.fromkeys([*FEW, *notebooks[::6]])),
+        "whole": notebooks if whole else list(dict.fromkeys([*FEW, *LEANING, *notebooks[::6]])),
         "mistake": corpus.mistakes() if whole else corpus.one_each(corpus.mistakes()),
         "accident": corpus.accidents() if whole else corpus.canonical(corpus.accidents()),
         "variant": corpus.variants() if whole else corpus.variants()[::6],

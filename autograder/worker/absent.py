@@ -39,6 +39,14 @@ class Absent(types.ModuleType):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
 
+    def __getitem__(self, key: Any) -> Any:
+        return self
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    __gt__ = __le__ = __ge__ = __lt__
+
     def __format__(self, how: str) -> str:
         return "?"
 
@@ -57,9 +65,6 @@ class AbsentData(Absent):
 
     def __len__(self) -> int:
         return 1
-
-    def __getitem__(self, key: Any) -> Any:
-        return self
 
 
 def is_want_of_data(error: BaseException) -> bool:

@@ -489,12 +489,9 @@ def _is_left_out(node: ast.stmt, heavy: set[str]) -> bool:
     """Whether a statement trains, calls what trains, or is a loop that defines nothing."""
     if isinstance(node, (*_SCOPES, *_BLOCKS)):
         return False
-    if isinstance(node, _LOOPS) and (_calls_backward(node) or not _defines(node)):
+    if isinstance(node, _LOOPS) and (_trains_at_once(node, set()) or not _defines(node)):
         return True
-    return any(
-        isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in heavy
-        for part in ast.walk(node)
-    )
+    return _trains_at_once(node, heavy, backward=False)
 
 
 def _defines(loop: ast.stmt) -> bool:
@@ -503,12 +500,47 @@ def _defines(loop: ast.stmt) -> bool:
     return bool(_changed(loop) or set(_bound(loop)) - own)
 
 
-def _calls_backward(node: ast.AST) -> bool:
+def _trains_at_once(node: ast.AST, heavy: set[str], backward: bool = True) -> bool:
+    """Whether code calls what trains, or `backward`, and does not only define what will."""
+    called = [part.func for part in _at_once(node) if isinstance(part, ast.Call)]
+    return any(isinstance(f, ast.Name) and f.id in heavy for f in called) or (
+        backward and any(isinstance(f, ast.Attribute) and f.attr == "backward" for f in called)
+    )
+
+
+def _at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """What is within a statement or a function, but not within functions that it defines."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if isinstance(child, ast.ClassDef):
+            yield from ast.walk(child)
+        elif not isinstance(child, (*_FUNCTIONS, ast.Lambda)):
+            yield from _at_once(child)
+
+
+def _trainers_within(function: ast.AST, heavy: set[str]) -> set[str]:
+    """The functions that a function defines, to call which is to train."""
+    inner = (f for f in _at_once(function) if isinstance(f, _FUNCTIONS))
+    return {f.name for f in inner if _trains(f, heavy) or _trainers_within(f, heavy)}
+
+
+def _trains(function: ast.AST, heavy: set[str]) -> bool:
+    """Whether to call a function is to train; one that returns a function that will does not."""
+    if _trains_at_once(function, heavy):
+        return True
+    parts, inner = list(_at_once(function)), _trainers_within(function, heavy)
+    returned = {
+        id(part)
+        for statement in parts
+        if isinstance(statement, ast.Return)
+        for part in _at_once(statement)
+    }
+    called = {id(part.func) for part in parts if isinstance(part, ast.Call)}
     return any(
-        isinstance(part, ast.Call)
-        and isinstance(part.func, ast.Attribute)
-        and part.func.attr == "backward"
-        for part in ast.walk(node)
+        isinstance(part, ast.Name)
+        and part.id in inner
+        and (id(part) not in returned or id(part) in called)
+        for part in parts
     )
 
 
@@ -573,14 +605,26 @@ def _sets(node: ast.stmt) -> bool:
 
 def _heavy(statements: Iterable[Statement], trainers: set[str]) -> set[str]:
     """The training functions, others that do, and every function or class that calls one."""
-    scopes = [s for s in statements if isinstance(s.node, _SCOPES)]
-    functions = [s for s in scopes if not isinstance(s.node, ast.ClassDef)]
-    heavy = trainers | {n for s in functions if _calls_backward(s.node) for n in s.binds}
+    heavy, makers = set(trainers), set[str]()  # makers return functions that train
     while True:
-        more = {name for s in scopes if s.calls & heavy for name in s.binds} - heavy
-        if not more:
+        before = len(heavy), len(makers)
+        for s in statements:
+            if isinstance(s.node, ast.ClassDef):
+                heavy |= s.binds if s.calls & heavy else set()
+            elif isinstance(s.node, _FUNCTIONS) and _trains(s.node, heavy):
+                heavy |= s.binds
+            elif isinstance(s.node, _FUNCTIONS) and _trainers_within(s.node, heavy):
+                makers |= s.binds
+            elif isinstance(s.node, _ASSIGNMENTS) and _is_trainer(s.node.value, heavy | makers):
+                heavy |= s.binds
+        if before == (len(heavy), len(makers)):
             return heavy
-        heavy |= more
+
+
+def _is_trainer(value: ast.expr | None, names: set[str]) -> bool:
+    """Whether a value may be a function that trains: one of these, made of one, or by one."""
+    parts = ast.walk(value) if value is not None else ()
+    return any(isinstance(part, ast.Name) and part.id in names for part in parts)
 
 
 @dataclass
@@ -622,11 +666,14 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
         _leave_absent(statement, namespace)
         return None
     imitate_mnist()
-    module = ast.Module(body=[statement.node], type_ignores=[])
     try:
-        flags = _future(namespace)
-        code = compile(module, f"<cell {statement.cell + 1}>", "exec", flags, dont_inherit=True)
-        exec(code, namespace)
+        try:
+            _execute(statement, namespace, _future(namespace))
+        except NameError as error:
+            if not _is_annotation(error.name, statement.node):
+                raise
+            lazy = __future__.annotations.compiler_flag
+            _execute(statement, namespace, _future(namespace) | lazy)
     except BaseException as error:  # SystemExit and KeyboardInterrupt end nothing here
         if isinstance(statement.node, _ASSIGNMENTS) and (
             is_want_of_data(error) or _handles_absent_data(statement, namespace, statement.reads)
@@ -637,11 +684,34 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
         if "torchvision::nms" in str(error):
             define_torchvision_operators()
             return _run(statement, namespace)
-        if isinstance(error, ModuleNotFoundError):
+        if isinstance(error, ImportError):
+            _import_what_is_there(statement.node, namespace)
             for name in statement.binds:
                 namespace.setdefault(name, Absent(name))
         return describe(error)
     return None
+
+
+def _execute(statement: Statement, namespace: dict[str, Any], flags: int) -> None:
+    module = ast.Module(body=[statement.node], type_ignores=[])
+    code = compile(module, f"<cell {statement.cell + 1}>", "exec", flags, dont_inherit=True)
+    exec(code, namespace)
+
+
+def _is_annotation(name: Any, node: ast.AST) -> bool:
+    """Whether a name stands in an annotation: a function is none the worse if it is missing."""
+    found = (getattr(part, at, None) for part in ast.walk(node) for at in ("annotation", "returns"))
+    used = (part for value in found if isinstance(value, ast.expr) for part in ast.walk(value))
+    return any(isinstance(part, ast.Name) and part.id == name for part in used)
+
+
+def _import_what_is_there(node: ast.stmt, namespace: dict[str, Any]) -> None:
+    """Of `from module import a, b` what there is of it: a newer version may have the rest."""
+    if isinstance(node, ast.ImportFrom) and not node.level and node.module in sys.modules:
+        for alias in node.names:
+            if hasattr(sys.modules[node.module], alias.name):
+                value = getattr(sys.modules[node.module], alias.name)
+                namespace.setdefault(alias.asname or alias.name, value)
 
 
 def _handles_absent_data(

@@ -21,6 +21,8 @@ import standins
 
 KINDS: dict[str, type[nn.Module]] = {"Encoder": standins.Encoder, "Decoder": standins.Decoder}
 _OWN = "_stand_in_arguments"
+_METHODS = ("forward", "loss", "reconstruct")
+_CONTAINER = ("__getitem__", "__iter__", "__len__")
 
 
 def take_over(namespace: dict[str, Any]) -> None:
@@ -49,8 +51,10 @@ def _change(student: type[nn.Module], kind: Any) -> None:
         self.__dict__[_OWN] = (args, kwargs)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        own = kind.forward if _OWN in vars(self) else kept["forward"]
-        return own(self, *args, **kwargs)
+        if _OWN not in vars(self):
+            return kept["forward"](self, *args, **kwargs)
+        args, kwargs = _in_order(kept["forward"], args, kwargs)
+        return kind.forward(self, *args, **kwargs)
 
     def other(self: nn.Module, name: str) -> Any:
         """What the stand-in lacks, from a network as the student made it."""
@@ -59,6 +63,10 @@ def _change(student: type[nn.Module], kind: Any) -> None:
         except AttributeError:
             if _OWN not in vars(self) or name.startswith("__"):
                 raise
+        return getattr(original(self), name)
+
+    def original(self: nn.Module) -> nn.Module:
+        """A network as the student made it, of the same arguments."""
         if "_original" not in vars(self):
             made_with, named = vars(self)[_OWN]
             restored.append(True)
@@ -70,13 +78,20 @@ def _change(student: type[nn.Module], kind: Any) -> None:
             self.__dict__["_original"] = made.to(next(self.parameters()).device).eval()
             with contextlib.suppress(Exception):  # of a network that cannot be run
                 stages.connect(made, self, _inputs(self, kind))
-        return getattr(vars(self)["_original"], name)
+        found: nn.Module = vars(self)["_original"]
+        return found
+
+    def of_original(name: str) -> Callable[..., Any]:
+        """A method of containers, such as `nn.Sequential` has, of the layers that are in it."""
+        own = getattr(student, name)
+        return lambda self, *args: own(original(self) if _OWN in vars(self) else self, *args)
 
     changed: dict[str, Callable[..., Any]] = {
         "__init__": construct,
         "forward": forward,
         "__call__": nn.Module.__call__,
         "__getattr__": other,
+        **{name: of_original(name) for name in _CONTAINER if hasattr(student, name)},
     }
     for name, function in changed.items():
         setattr(student, name, function)
@@ -110,6 +125,22 @@ def _width(constructor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return first[0] if first else 0
 
 
+def _in_order(
+    promised: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call by keywords in the order in which the student's own method has them.
+
+    promised: that method, whose parameters may have any name.
+    """
+    if not kwargs:
+        return args, kwargs
+    try:
+        bound = inspect.signature(promised).bind(None, *args, **kwargs)
+    except (TypeError, ValueError):
+        return args, kwargs
+    return bound.args[1:], bound.kwargs
+
+
 def of_width(namespace: dict[str, Any], name: str, width: int) -> nn.Module:
     """A stand-in of the notebook's class where it has one."""
     take_over(namespace)
@@ -125,22 +156,53 @@ def pose_as(made: nn.Module, student: object) -> None:
     if not isinstance(student, type):
         return
 
+    own: list[Any] = []  # a model as the student made it, once it was needed
+
     def other(self: nn.Module, name: str) -> Any:
         try:
             return nn.Module.__getattr__(self, name)
         except AttributeError:
             found = inspect.getattr_static(student, name, None)
-            if name.startswith("__") or found is None:
+            if name.startswith("__"):
                 raise
-            return found.__get__(self, student) if hasattr(found, "__get__") else found
+            if found is not None:
+                return found.__get__(self, student) if hasattr(found, "__get__") else found
+            return _set_by_constructor(student, self, name, own)
+
+    def by_own_names(name: str) -> Callable[..., Any]:
+        """A method of the stand-in's that takes keywords as the student's does."""
+        kind, promised = type(made), getattr(student, name, None)
+
+        def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            args, kwargs = _in_order(promised, args, kwargs)
+            return getattr(kind, name)(self, *args, **kwargs)
+
+        return method
 
     told = {
+        **{name: by_own_names(name) for name in _METHODS if hasattr(made, name)},
         "__class__": property(lambda self: student),
         "__getattr__": other,
         "__deepcopy__": _copied,
         "__reduce_ex__": lambda self, protocol: (dict, (self.state_dict(),)),  # to save is enough
     }
     made.__class__ = type(type(made).__name__, (type(made),), told)
+
+
+def _set_by_constructor(student: Any, made: Any, name: str, own: list[Any]) -> Any:
+    """What else a model of the student's has: a name, a counter, a criterion.
+
+    Weights are none of it: those of the stand-in are what is trained. own: keeps the model.
+    """
+    if not own:
+        with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]):
+            own.append(student(made.nz))
+    value = getattr(own[0], name) if own else None
+    has_weights = isinstance(value, nn.Module) and next(value.parameters(), None) is not None
+    if not own or has_weights or isinstance(value, nn.Parameter):
+        text = f"'{type(made).__name__}' object has no attribute '{name}'"
+        raise AttributeError(text, name=name)
+    return value
 
 
 def _copied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -60,12 +60,14 @@ class _Given:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
+        self._calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] | None = None
         self._answer: Tensor | None = None
 
     def leads_to(self, network: nn.Module, layer: nn.Module, args: tuple[Any, ...]) -> bool:
         """Whether the network itself, given this, would hand this to the layer."""
-        calls, _ = _traced(network, self.x)
-        return any(_same(entered, args[0]) for entered, _ in calls.get(layer, []))
+        if self._calls is None:
+            self._calls, _ = _traced(network, self.x)
+        return any(_same(entered, args[0]) for entered, _ in self._calls.get(layer, []))
 
     def answer(self, whole: Read) -> Tensor:
         """The stand-in is asked once, however many layers make up the answer."""
@@ -118,6 +120,14 @@ def _reading(calls: list[tuple[Tensor, Tensor]], answer: Tensor) -> Read | None:
         return torch.logit
     flat, columns = answer.flatten(1), made.flatten(1)
     width = columns.shape[1]
-    starts = range(flat.shape[1] - width + 1)  # of a part, such as one of two heads
+    if not 0 < width < flat.shape[1]:
+        return None
+    # of a part, such as one of two heads
+    starts = (
+        torch.isclose(flat[0, : flat.shape[1] - width + 1], columns[0, 0])
+        .nonzero()
+        .flatten()
+        .tolist()
+    )
     start = next((i for i in starts if _same(flat[:, i : i + width], columns)), None)
     return None if start is None else lambda whole: whole.flatten(1)[:, start : start + width]

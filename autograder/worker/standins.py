@@ -51,6 +51,8 @@ class Encoder(nn.Module):
         nn.Module.__init__(self)
         self.standin_width = int(nz)
         self.standin_anchor = nn.Parameter(torch.full((1,), ANCHOR))
+        # a network with batch norms has buffers, of which one may ask the device
+        self.register_buffer("standin_buffer", torch.zeros(1), persistent=False)
         self.standin_seen = Record()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,6 +73,8 @@ class Decoder(nn.Module):
         nn.Module.__init__(self)
         self.standin_width = int(nz)
         self.standin_anchor = nn.Parameter(torch.full((1,), ANCHOR))
+        # a network with batch norms has buffers, of which one may ask the device
+        self.register_buffer("standin_buffer", torch.zeros(1), persistent=False)
         self.standin_seen = Record()
 
     def forward(self, z: Tensor) -> Tensor:
@@ -259,10 +263,22 @@ PROMISED_OUTPUTS = {"q": "q", "rec": "rec"}
 PROMISED_RETURNS = ("total", {"rec_loss": "rec_loss", "kl_loss": "kl_loss"})
 
 
+class Keyed(dict[str, Any]):
+    """A dict whose values are attributes, too, as in classes of outputs that students write."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"'dict' object has no attribute '{name}'", name=name) from None
+
+
 def _filled(form: Any, value: Callable[[str], Any]) -> Any:
     """The containers of a form with values in the place of their names."""
     if isinstance(form, dict):
-        return {key: _filled(part, value) for key, part in form.items()}
+        return Keyed({key: _filled(part, value) for key, part in form.items()})
     if isinstance(form, list | tuple):
         return type(form)(_filled(part, value) for part in form)
     return value(form) if isinstance(form, str) else None
