@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from autograder import contract, devices, report, sandbox, weights_file
 from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.notebook import NotebookError, read
-from autograder.outcomes import Stopped, Wrong
+from autograder.outcomes import NotAttempted, Stopped, Wrong
 from autograder.run import Run
 from autograder.submission import Session, Submission, undefined
 from autograder.vae import Habits, learn_habits
@@ -137,6 +138,42 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A check that fails may pass with the notebook as it stood when the name was last used."""
+    try:
+        return (yield)
+    except (NotAttempted, Stopped):
+        raise
+    except Wrong:
+        if not _passes_earlier(pyfuncitem):
+            raise
+        return True
+
+
+def _passes_earlier(item: pytest.Function) -> bool:
+    mark, run = _check_of(item), item.config.stash.get(_RUN, None)
+    if mark is None or run is None:
+        return False
+    task, id, _ = mark.args
+    found = run.earlier(contract.BY_ID[task].name)
+    if found is None:
+        return False
+    earlier, remark = found
+    draws = Draws(run.seed, f"{task}/{id}")
+    given: dict[str, Any] = {"run": earlier, "draws": draws}
+    names = inspect.signature(item.obj).parameters
+    try:
+        if "habits" in names:
+            given["habits"] = _habits(earlier)
+        with earlier.submission.session(draws.integer(0, 2**62)) as given["session"]:
+            item.obj(**{name: given[name] for name in names})
+    except Exception:  # the first verdict stands
+        return False
+    run.remarks[task, id] = remark
+    return True
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_RUN, None)
     if run is None or not run.shows_table or exitstatus != pytest.ExitCode.OK:
@@ -198,6 +235,10 @@ def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[
 @pytest.fixture
 def habits(run: Run) -> Habits:
     """How the student's VAE lays out q and where it works, learnt once."""
+    return _habits(run)
+
+
+def _habits(run: Run) -> Habits:
     if run.habits is None:
         draws = Draws(run.seed, "habits")
         try:

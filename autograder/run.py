@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Run:
     lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
     _on_gpu: Submission | None = None
+    _earlier: dict[int, Run] = field(default_factory=dict)  # by cell
 
     @property
     def on_gpu(self) -> Submission | None:
@@ -61,9 +62,30 @@ class Run:
             self._on_gpu = Submission(cells, boxed=boxed, device=self.device)
         return self._on_gpu
 
+    def earlier(self, name: str) -> tuple[Run, str] | None:
+        """The notebook as it stood when a promised function was last used, if that was another.
+
+        With the words that say so. The notebook is right if it was right then.
+        """
+        outlived = self.submission.definitions.outlived
+        # the stand-ins' classes, too, are the notebook's
+        name = next((n for n in (name, "Encoder", "Decoder") if n in outlived), "")
+        if not name:
+            return None
+        cell, other = outlived[name]
+        if cell not in self._earlier:
+            submission = self.submission.until(cell)
+            self._earlier[cell] = replace(
+                self, submission=submission, habits=None, findings={}, _on_gpu=None, _earlier={}
+            )
+        text = f"Judged as of cell {cell + 1}, where `{name}` is last used: below that,"
+        return self._earlier[cell], f"{text} `{other}`, which it reads, is bound anew."
+
     def close(self) -> None:
         """End the workers."""
         self.submission.close()
+        for run in self._earlier.values():
+            run.close()
         if self._on_gpu is not None:
             self._on_gpu.close()
 

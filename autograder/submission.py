@@ -40,6 +40,8 @@ class Definitions:
     variables: set[str] = field(default_factory=set)  # every name that a statement binds
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[dict[str, Any]] = field(default_factory=list)
+    # by promised name: the cell of its last use, and a name that it reads which is bound anew below
+    outlived: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 class Submission:
@@ -152,6 +154,17 @@ class Submission:
         self._slow = True
         if self._worker is not None:
             sandbox.kill(self._worker.process)
+
+    def until(self, cell: int) -> Submission:
+        """The notebook without what comes after a cell, in a worker of its own; cell: from 0."""
+        kept = self.cells[: cell + 1]
+        return Submission(
+            [*kept, *("" for _ in self.cells[len(kept) :])],
+            boxed=self.boxed,
+            fork=self.fork,
+            answer_seconds=self.answer_seconds,
+            statement_seconds=self.statement_seconds,
+        )
 
     def close(self) -> None:
         """End the worker and everything that it started."""
@@ -450,7 +463,17 @@ def _definitions(told: object) -> Definitions:
         _names(told.get("variables")),
         {k: _plain(v) for k, v in errors.items()} if isinstance(errors, dict) else {},
         [{**_plain(b), "names": _names(b.get("names"))} for b in broken],
+        _outlived(told.get("outlived")),
     )
+
+
+def _outlived(told: object) -> dict[str, tuple[int, str]]:
+    found = {}
+    for name, value in told.items() if isinstance(told, dict) else ():
+        match value:
+            case [int() as cell, str() as other]:
+                found[name] = cell, other
+    return found
 
 
 def _plain(told: object) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.system import worker_module
 
 definitions = worker_module("definitions")
 newer = worker_module("newer")
+rebinding = worker_module("rebinding")
 
 
 def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> Any:
@@ -202,6 +203,27 @@ def test_conditional_definitions_are_run() -> None:
 def test_whatever_defines_is_run(cells: list[str]) -> None:
     prefix = [cell for cell in cells if cell.startswith("no = ")]
     assert value(*prefix, *(cell for cell in cells if cell not in prefix)) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["def g(): return 1", "def f(): return g()", "f()", "g = max"], (2, "g")),
+        (["def g(): return 1", "def f(): return g()", "g = max", "f()"], None),
+        (["def g(): return 1", "def f(): return g()", "def g(): return 1"], None),
+        (["import g", "def h(): return g.a", "def f(): return h()", "g = 3"], (2, "g")),
+        (["g = 1", "def f(): return g", "g = 2"], None),
+        (["import g", "def f(): return g", "from a import g"], None),
+        (["g = max", "def f(g): return g", "for g in range(9): pass"], None),
+        (["g = max", "def f(): return g", "def h(): f()", "h()", "g = min"], (3, "g")),
+        (["g = max", "class f: a = g", "f.b = 1", "g = min"], (2, "g")),
+    ],
+)
+def test_names_that_are_bound_anew_below_the_last_use(
+    cells: list[str], expected: tuple[int, str] | None
+) -> None:
+    notebook = definitions.read(cells, lambda cell, index: True)
+    assert rebinding.outlived(notebook.statements, ["f"]).get("f") == expected
 
 
 def test_packages_that_are_missing_do_nothing() -> None:

@@ -17,7 +17,10 @@ from tests.grading import causes, grade, lost
 
 RELEASE = Path(__file__).resolve().parents[1] / "release" / "vae" / "vae.ipynb"
 FEW = ("perfect", "functional", "eccentric", "student")
-LEANING = ("whole/factory", "whole/stages")  # on what stand-ins have in common with the student's own
+LEANING = (
+    "whole/factory",
+    "whole/stages",
+)  # on what stand-ins have in common with the student's own
 
 
 def by_name(work: Variant) -> str:

@@ -21,6 +21,7 @@ import absent
 import definitions
 import impersonation
 import reading
+import rebinding
 import standins
 import tracing
 import wire
@@ -83,6 +84,7 @@ class Worker:
         self.statements = definitions.needed(
             notebook, set(request["promised"]), set(request["trainers"])
         )
+        outlived = rebinding.outlived(notebook.statements, request["promised"])
         _limit(self.options)
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
         outcome = self._execute()
@@ -90,6 +92,7 @@ class Worker:
         self._answer(
             {
                 "ready": {
+                    "outlived": outlived,
                     "broken": notebook.broken,
                     "errors": outcome.errors,
                     "defined": [

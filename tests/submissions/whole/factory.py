@@ -178,3 +178,14 @@ ae_model = AutoEncoder(64).to(device)
 ae_losses = train_autoencoder(ae_model, train_loader, 10, 1e-3, device)
 
 TUNED_BETA = 1e-4
+
+# %% [markdown]
+# Once more, with names that mean something else by now.
+
+# %%
+def ae_step(model, x, noise):
+    return F.mse_loss(model(x + noise * torch.randn_like(x)), x)
+
+
+F = torch.fft.fft2(torch.zeros(28, 28))
+nn = 3
