@@ -56,10 +56,14 @@ _SIGNS = {
 
 
 _LAYERS = "Conv|Linear|BatchNorm|LeakyReLU|ReLU|Sigmoid|Tanh|Flatten|Sequential|ELU|GELU"
+_OF_TENSORS = "shape|size|dim|view|reshape|flatten|squeeze|unsqueeze|chunk|mean|sum|exp|detach"
 _HINTS = (
     (re.compile("'tuple' object is not callable"), " Does a comma end the line that makes it?"),
     (
-        re.compile(rf"(got \(|not |'|argument 'input'.*)({_LAYERS})\w*"),
+        re.compile(
+            rf"(got \(|not |(?<!attribute )'|argument 'input'.*)({_LAYERS})\w*+"
+            rf"(?!' object has no attribute '(?!({_OF_TENSORS})'))"
+        ),
         " `nn.X(...)` makes a layer: call what it makes, `layer(x)`, or use the function of `F`.",
     ),
 )

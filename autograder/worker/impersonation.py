@@ -75,11 +75,20 @@ def _change(student: type[nn.Module], kind: Any) -> None:
             finally:
                 restored.pop()
             # in eval mode it takes single images, as the stand-in does
-            self.__dict__["_original"] = made.to(next(self.parameters()).device).eval()
+            self.__dict__["_original"] = made.to(_anchor(self).device).eval()
             with contextlib.suppress(Exception):  # of a network that cannot be run
                 stages.connect(made, self, _inputs(self, kind))
         found: nn.Module = vars(self)["_original"]
         return found
+
+    def named_modules(self: nn.Module, memo: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """The layers of the student's, unless those of a whole are asked for, as to train it."""
+        asked = original(self) if memo is None and _OWN in vars(self) else self
+        return nn.Module.named_modules(asked, memo, *args, **kwargs)
+
+    def state_dict(self: nn.Module, *args: Any, destination: Any = None, **kwargs: Any) -> Any:
+        asked = original(self) if destination is None and not args and _OWN in vars(self) else self
+        return nn.Module.state_dict(asked, *args, destination=destination, **kwargs)
 
     def of_original(name: str) -> Callable[..., Any]:
         """A method of containers, such as `nn.Sequential` has, of the layers that are in it."""
@@ -91,6 +100,8 @@ def _change(student: type[nn.Module], kind: Any) -> None:
         "forward": forward,
         "__call__": nn.Module.__call__,
         "__getattr__": other,
+        "named_modules": named_modules,
+        "state_dict": state_dict,
         **{name: of_original(name) for name in _CONTAINER if hasattr(student, name)},
     }
     for name, function in changed.items():
@@ -102,7 +113,13 @@ def _inputs(made: Any, kind: Any) -> Tensor:
     """Three inputs of a stand-in of a kind."""
     shape = (1, 28, 28) if kind is standins.Encoder else (made.standin_width,)
     drawn = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
-    return drawn.to(made.standin_anchor.device)
+    return drawn.to(_anchor(made).device)
+
+
+def _anchor(made: nn.Module) -> Tensor:
+    """The one weight of a stand-in."""
+    weight: Tensor = made._parameters["standin_anchor"]  # type: ignore[assignment]
+    return weight
 
 
 def _width(constructor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

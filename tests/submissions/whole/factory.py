@@ -90,6 +90,8 @@ class VAE(nn.Module):
         self.decoder = Decoder(nz)
         self.width = self.encoder[-1].out_features // 2
         nn.init.zeros_(self.encoder[-1].bias)
+        heads = [layer for layer in self.encoder.modules() if isinstance(layer, nn.Linear)]
+        dict(heads[0].named_parameters())["weight"].data.mul_(0.5)
 
     @property
     def device(self):
