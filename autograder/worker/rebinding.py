@@ -17,17 +17,20 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def outlived(statements: list[Statement], promised: Iterable[str]) -> dict[str, tuple[int, str]]:
     """By promised name: the cell of its last use, and what it reads that is bound anew below."""
     reads: dict[str, set[str]] = {}  # what the definitions of a name read
+    readers: dict[str, set[str]] = {}  # the names whose definitions read it
     bound: dict[str, list[Statement]] = {}
     for s in statements:
         for name in s.binds:
             reads.setdefault(name, set()).update(s.reads)
             bound.setdefault(name, []).append(s)
+        for name in s.reads:
+            readers.setdefault(name, set()).update(s.binds)
     scopes = {name for name in bound if any(isinstance(s.node, _SCOPES) for s in bound[name])}
     found = {}
     for name in promised:
         if name not in bound:
             continue
-        users = {scope for scope in scopes if name in _closure(scope, reads)} | {name}
+        users = (_closure(name, readers) & scopes) | {name}
         last = max(s.cell for s in statements if _uses(s, name, users))
         anew = [n for n in sorted(_closure(name, reads)) if _is_bound_anew(bound.get(n, ()), last)]
         if anew:
@@ -35,11 +38,11 @@ def outlived(statements: list[Statement], promised: Iterable[str]) -> dict[str, 
     return found
 
 
-def _closure(name: str, reads: dict[str, set[str]]) -> set[str]:
-    """What the definitions of a name read, and what those of these names read, and so on."""
+def _closure(name: str, next_to: dict[str, set[str]]) -> set[str]:
+    """What is next to a name, as what its definitions read, what is next to that, and so on."""
     found, coming = set[str](), [name]
     while coming:
-        more = reads.get(coming.pop(), set()) - found
+        more = next_to.get(coming.pop(), set()) - found
         found |= more
         coming += more
     return found - {name}
