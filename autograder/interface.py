@@ -31,13 +31,15 @@ class Interface:
 
     outputs, returns: see `standins.TinyVariational`. numbers: what the terms of the loss are:
     graph, detached or float. takes: the arguments of the loss: x first, outputs first, or each
-    output apart.
+    output apart. device_object: whether a training is told its device by a `torch.device`, as it
+    may not take a string.
     """
 
     outputs: Form = None
     returns: Form = None
     numbers: str = "graph"
     takes: str = "x first"
+    device_object: bool = False
 
     @property
     def arguments(self) -> list[Any]:

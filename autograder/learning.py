@@ -169,7 +169,8 @@ class LearningRun:
 
     def _train(self, session: Session, model: Handle, draws: Draws, device: str) -> None:
         loader = session.make("loader", training_digits(draws), BATCH)
-        arguments = [model, loader, 1, RATE, device]
+        told = session.make("device", device) if self.interface.device_object else device
+        arguments = [model, loader, 1, RATE, told]
         session.ask("call", session.read(self.trainer), arguments, {}, seconds=SECONDS)
 
 

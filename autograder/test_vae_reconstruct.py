@@ -40,6 +40,30 @@ def test_mean(session: Session, draws: Draws, habits: Habits) -> None:
     except Wrong as error:
         if not _agrees_with_forward(session, draws, habits):
             raise _explain(session, draws, error) from error
+    if _ends_noise(session, draws, habits):
+        text = "After a call of `reconstruct` the model's `forward` draws no noise any more."
+        raise Wrong(f"{text} Leave the model as it was.", "no-noise")
+
+
+def _ends_noise(session: Session, draws: Draws, habits: Habits) -> bool:
+    """Whether a model's forward draws noise until its `reconstruct` was called."""
+    sizes = habits.sizes or Sizes()
+    nz, batch = sizes.draw_nz(draws), sizes.draw_batch(draws)
+    model, q = Model(session, nz, 1.0, habits.heads), draw_code(draws, batch, nz)
+
+    def draws_noise() -> bool:
+        first, second = (model.forward(q).z for _ in range(2))
+        return first is not None and second is not None and not close(first, second)
+
+    try:
+        if not draws_noise():
+            return False  # that is charged in vae-forward
+        model.call("reconstruct", standins.image_of(q))
+        return not draws_noise()
+    except Stopped:
+        raise
+    except Unchecked:
+        return False
 
 
 def _agrees_with_forward(session: Session, draws: Draws, habits: Habits) -> bool:
@@ -115,6 +139,8 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
     if isinstance(error, Raised) and reads_model(session):
         text = f"{error.message} `reconstruct` uses a model of the notebook, not its own parts."
         return Unchecked(text, "uses-global-model")
+    if isinstance(error, Raised) and "Decoder expects" in error.text:  # that of a stand-in
+        return Unchecked(error.message, "wrong-latent")
     found = {training: _what(session, draws, training) for training in (True, False)}
     if "mean" in found.values():
         mode = "eval" if found[False] == "mean" else "train"

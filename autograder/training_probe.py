@@ -154,7 +154,8 @@ class Trainer:
         self, session: Session, model: Handle, loader: Handle, course: Course, device: str
     ) -> Any:
         function = session.read(self.name)
-        return session.call(function, model, loader, course.epochs, course.rate, device)
+        told = session.make("device", device) if course.interface.device_object else device
+        return session.call(function, model, loader, course.epochs, course.rate, told)
 
     def trial(
         self, session: Session, course: Course, images: bool = False, twice: bool = False
@@ -199,6 +200,9 @@ class Trainer:
         except (NotAttempted, Stopped):
             raise
         except Raised as error:
+            if "'str' object has no attribute" in error.text and not interface.device_object:
+                with contextlib.suppress(Unchecked):
+                    return self.find(session, draws, replace(interface, device_object=True))
             if interface.numbers != "graph":  # the loop may be made for a loss that keeps its graph
                 with contextlib.suppress(Unchecked):
                     return self.find(session, draws, replace(interface, numbers="graph"))

@@ -317,6 +317,8 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
     if findings.unmoved:
         text = "The batches of the loader are not moved to the `device` that is asked for."
         raise Wrong(text, "hard-coded-device")
+    if findings.interface.device_object:
+        raise Wrong(f"`{trainer.name}` fails where `device` is a string, such as 'cpu'.")
     if any(trial.reseeded for trial in findings.trials):
         text = "The random numbers are the same at every step: set no seed in the loop."
         raise Wrong(text, "frozen-noise")

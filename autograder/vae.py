@@ -552,10 +552,11 @@ def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool])
             if fine:
                 return sizes
     for fixed in latents:
-        if attempt(fixed, small()[1]):
+        batch = small()[1]
+        if attempt(fixed, batch) and attempt(fixed, batch + 1):  # of an even size and an odd one
             return Sizes(fixed)
     for fixed in written:
-        if attempt(small()[0], fixed):
+        if attempt(small()[0], fixed) and attempt(small()[0], fixed):
             return Sizes(None, fixed)
     for nz, batch in itertools.product(latents[:6], written[:6]):
         if attempt(nz, batch):

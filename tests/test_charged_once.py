@@ -193,3 +193,14 @@ def test_an_interface_of_its_own_is_charged_once(
     made = grade(Variant("interface", "vae-forward", edits).notebook(), tasks=tasks)
     assert not made.faults
     assert lost(made, tasks) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["ae-asks-the-device-for-its-type", "reconstruct-ends-the-noise-of-forward"]
+)
+def test_what_fails_in_one_respect_costs_one_check(name: str) -> None:
+    mistake = next(m for m in corpus.mistakes() if m.name == name)
+    made = grade(mistake.notebook(), tasks=tuple(mistake.lost))
+    assert not made.faults
+    assert lost(made, tuple(mistake.lost)) == dict(mistake.lost)
+    assert list(causes(made).values()) == [{mistake.misconception}]

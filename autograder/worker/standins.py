@@ -490,4 +490,5 @@ MAKERS: dict[str, Any] = {
     "learning decoder": learning_decoder,
     "Numbered": Numbered,
     "loader": Batches,
+    "device": torch.device,
 }
