@@ -98,10 +98,15 @@ def _leaves(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
     found: list[tuple[Path, Any]] = []
     for step, part in itertools.islice(inside, LARGEST):
         found += _leaves(part, (*path, step))
+        if len(found) >= LARGEST:
+            break
     return found[:LARGEST]
 
 
 def _form(value: Any, names: dict[Path, str], path: Path = ()) -> Form:
+    """The value with names in the place of what is in it; without any, if that is too much."""
+    if not path and len(_leaves(value)) >= LARGEST:
+        return None
     if isinstance(value, dict):
         return {
             k: _form(v, names, (*path, k)) for k, v in value.items() if isinstance(k, str | int)
@@ -189,7 +194,7 @@ def _by_order(values: list[float], call: Call) -> list[str]:
 def _returns(told: Any, names: dict[Path, str]) -> Form:
     """What the loss gives; None where a loop could not find what is to be minimised in it."""
     form = _form(told, names)
-    if isinstance(told, tuple | list) and len(told) == 2 and isinstance(told[1], dict):
+    if isinstance(form, tuple | list) and len(form) == 2 and isinstance(form[1], dict):
         return ("total", {**PROMISED_RETURNS[1], **form[1]})
     given = set(names.values())
     return form if "total" in given or {"rec_loss", "kl_loss"} <= given else None

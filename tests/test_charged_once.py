@@ -175,6 +175,12 @@ TRIPLE = {
             },
             {"vae-loss": 2.0},
         ),
+        (
+            {"returned": 'return {"q": (mu, log_sigma), "rec": rec}'}
+            | {"split": 'q_mu, q_log_sigma = outputs["q"]'}
+            | {"outputs": 'outputs = model(x); mu, log_sigma = outputs["q"]'},
+            {"vae-forward": 1.0},
+        ),
         # a loop that minimises another term is wrong all the same
         (
             TRIPLE | {"called": "_, rec_loss, kl_loss = model.loss(x, outputs); total = rec_loss"},
@@ -183,7 +189,7 @@ TRIPLE = {
         # and one that does not go with the promised model goes with nothing
         ({"called": TRIPLE["called"], **KEPT}, {"vae-training": 4.0}),
     ],
-    ids=["tuple", "triple", "both", "apart", "dict", "wrong term", "loop alone"],
+    ids=["tuple", "triple", "both", "apart", "dict", "halves", "wrong term", "loop alone"],
 )
 def test_an_interface_of_its_own_is_charged_once(
     change: dict[str, str], expected: dict[str, float]

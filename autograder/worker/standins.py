@@ -291,7 +291,7 @@ def _found(form: Any, value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     steps = form.items() if isinstance(form, dict) else enumerate(form or ())
     for step, part in steps:
-        with contextlib.suppress(LookupError):  # a loop may leave out what it does not use
+        with contextlib.suppress(LookupError, TypeError):  # it is of another form, or not all there
             found |= _found(part, value[step])
     return found
 
@@ -358,13 +358,9 @@ class TinyVariational(nn.Module):
         return _filled(self.returns, lambda n: total if n == "total" else self._told(terms[n]))
 
     def _read(self, outputs: Any) -> tuple[Tensor, Tensor]:
-        """Images and q."""
-        if isinstance(outputs, dict) and {"rec", "q"} <= set(outputs):
-            form: Any = PROMISED_OUTPUTS
-        else:
-            form = self.outputs
-        found = _found(form, outputs)
-        if "q" not in found and {"first", "second"} <= set(found):
+        """Images and q; a loop may have put them into the promised form."""
+        found = {**_found(PROMISED_OUTPUTS, outputs), **_found(self.outputs, outputs)}
+        if {"first", "second"} <= set(found) and not isinstance(found.get("q"), Tensor):
             found["q"] = torch.cat([found["first"], found["second"]], 1)
         return found["rec"], found["q"]
 
