@@ -210,3 +210,16 @@ def test_what_fails_in_one_respect_costs_one_check(name: str) -> None:
     assert not made.faults
     assert lost(made, tuple(mistake.lost)) == dict(mistake.lost)
     assert list(causes(made).values()) == [{mistake.misconception}]
+
+
+def test_an_encoder_that_cannot_be_made_costs_nothing_where_its_weights_are_asked_for() -> None:
+    edits = (
+        Edit(old="self.fc = nn.Linear(256, nz)", new="self.fc = nn.Lienar(256, nz)"),
+        Edit(
+            old="q = self.encoder(x)\n",
+            new="q = self.encoder(x.to(next(self.encoder.parameters()).device))\n",
+        ),
+    )
+    made = grade(Variant("unmade", "vae-forward", edits).notebook(), tasks=("vae-forward",))
+    assert not made.faults
+    assert lost(made, ("vae-forward",)) == {}

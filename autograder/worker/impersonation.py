@@ -66,8 +66,10 @@ def _change(student: type[nn.Module], kind: Any) -> None:
         return getattr(original(self), name)
 
     def original(self: nn.Module) -> nn.Module:
-        """A network as the student made it, of the same arguments."""
-        if "_original" not in vars(self):
+        """A network as the student made it, of the same arguments, where the stand-in is now."""
+        device = _anchor(self).device
+        made, where = vars(self).get("_original", (None, None))
+        if made is None or where != device:
             made_with, named = vars(self)[_OWN]
             restored.append(True)
             try:
@@ -75,20 +77,25 @@ def _change(student: type[nn.Module], kind: Any) -> None:
             finally:
                 restored.pop()
             # in eval mode it takes single images, as the stand-in does
-            self.__dict__["_original"] = made.to(_anchor(self).device).eval()
+            self.__dict__["_original"] = made.to(device).eval(), device
             with contextlib.suppress(Exception):  # of a network that cannot be run
                 stages.connect(made, self, _inputs(self, kind))
-        found: nn.Module = vars(self)["_original"]
+        found: nn.Module = made
         return found
 
+    def layered(self: nn.Module, alone: bool) -> nn.Module:
+        """The student's network where it is asked for alone, and not with a whole, as to train."""
+        if alone and _OWN in vars(self):
+            with contextlib.suppress(Exception):  # of a network that cannot be made
+                return original(self)
+        return self
+
     def named_modules(self: nn.Module, memo: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """The layers of the student's, unless those of a whole are asked for, as to train it."""
-        asked = original(self) if memo is None and _OWN in vars(self) else self
-        return nn.Module.named_modules(asked, memo, *args, **kwargs)
+        return nn.Module.named_modules(layered(self, memo is None), memo, *args, **kwargs)
 
     def state_dict(self: nn.Module, *args: Any, destination: Any = None, **kwargs: Any) -> Any:
-        asked = original(self) if destination is None and not args and _OWN in vars(self) else self
-        return nn.Module.state_dict(asked, *args, destination=destination, **kwargs)
+        alone = destination is None and not args
+        return nn.Module.state_dict(layered(self, alone), *args, destination=destination, **kwargs)
 
     def of_original(name: str) -> Callable[..., Any]:
         """A method of containers, such as `nn.Sequential` has, of the layers that are in it."""
