@@ -130,9 +130,12 @@ def _outputs(call: Call) -> Form:
             is_latent = call.z is not None and close(value, call.z)
             fits = is_half and not is_latent and halves
             names[path] = halves.pop(0) if fits else "first"
+            if value.shape == call.q.shape:  # such as a code that was clamped
+                names[path] = "q"
     form = _form(call.output, names)
     if isinstance(form, dict):
-        return {**PROMISED_OUTPUTS, **form}
+        containers = {k: part for k, part in form.items() if isinstance(part, dict | list | tuple)}
+        return {**form, **PROMISED_OUTPUTS, **containers}
     given = set(names.values())
     return form if "rec" in given and ("q" in given or {"first", "second"} <= given) else None
 

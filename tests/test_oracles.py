@@ -13,16 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from autograder import derivatives, explaining, first_step, losses, noise, recipes, replay
+from autograder import (
+    derivatives,
+    explaining,
+    first_step,
+    interface,
+    losses,
+    noise,
+    recipes,
+    replay,
+)
 from autograder.draws import Draws
 from autograder.interface import Interface
 from autograder.loss_series import check_series
 from autograder.losses import Case
-from autograder.outcomes import Wrong
+from autograder.outcomes import Unchecked, Wrong
 from autograder.recipes import Recipe
 from autograder.replay import Note, State, Told
 from autograder.trial import Trial, not_by_rounding, notes_of, promised
 from autograder.worker import standins
+from autograder.worker.wire import Handle
 from solution import train_autoencoder, train_vae
 
 SEEDS = st.integers(0, 2**32)
@@ -63,6 +73,31 @@ def test_a_stand_in_reads_outputs_as_it_gives_them(
     kl, rest = model.loss(x, model(x))
     assert torch.allclose(kl, terms["kl_loss"])
     assert torch.allclose(rest["all"], total)
+
+
+@pytest.mark.parametrize(
+    ("q", "expected"),
+    [
+        (lambda q: q, "q"),
+        (lambda q: q.clamp(-0.1, 0.1), "q"),
+        (lambda q: None, "q"),
+        (lambda q: q[:, :3], "q"),
+        (lambda q: q.chunk(2, 1), ("first", "second")),
+        (lambda q: {"mu": q[:, :3], "more": [q[:, 3:]]}, {"mu": "first", "more": ["second"]}),
+    ],
+    ids=["whole", "clamped", "none", "mean", "halves", "named halves"],
+)
+def test_what_stands_for_q_is_given_as_the_student_gives_it(
+    q: Callable[[torch.Tensor], Any], expected: Any
+) -> None:
+    draws = Draws(1, "q")
+    x, code = draws.images(5), draws.normal(5, 6)
+
+    def loss(*_: Any) -> Any:
+        raise Unchecked("it fails")
+
+    call = interface.Call(x, Handle(1, ""), {"rec": x, "q": q(code)}, code, None, ("rec",))
+    assert interface.learn(call, loss).outputs == {"q": expected, "rec": "rec"}
 
 
 @given(SEEDS)
