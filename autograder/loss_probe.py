@@ -13,8 +13,9 @@ from autograder.compare import described, number, plain
 from autograder.draws import Draws
 from autograder.losses import Case
 from autograder.outcomes import Unchecked, Wrong
+from autograder.sizes import Sizes
 from autograder.submission import Session
-from autograder.vae import Forward, Habits, Model, Reading, Sizes
+from autograder.vae import Forward, Habits, Model, Reading
 from autograder.worker import standins
 from autograder.worker.wire import Graph, Ref
 

@@ -14,8 +14,9 @@ from autograder.loss_probe import KL, PROMISED, collect
 from autograder.outcomes import Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_BATCH, USUAL_NZ
 from autograder.run import Run
+from autograder.sizes import Sizes
 from autograder.submission import Session
-from autograder.vae import Habits, Sizes
+from autograder.vae import Habits
 from autograder.weights_file import NAME
 
 

@@ -31,8 +31,9 @@ from autograder.loss_probe import (
 from autograder.losses import Case
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_BATCH, USUAL_NZ, images_followed, numbers_read
+from autograder.sizes import Sizes, try_sizes
 from autograder.submission import Session
-from autograder.vae import LARGE, LAYOUTS, Habits, Model, Sizes, seen_by, try_sizes
+from autograder.vae import LARGE, LAYOUTS, Habits, Model, seen_by
 from autograder.worker import standins
 
 
@@ -493,15 +494,9 @@ def _at_other_sizes(session: Session, draws: Draws, term: int, error: Unchecked)
     if _takes_outputs_first(session, draws):
         raise Unchecked("`loss` should take x first, then the outputs.", "wrong-signature")
     sizes = try_sizes(session, draws, works)
-    if sizes is None or sizes.any:
+    fault = None if sizes is None else sizes.fault("`loss`")
+    if sizes is None or fault is None:
         raise error
-    if sizes.variable is not None:
-        text = f"`loss` reads the notebook's `{sizes.variable}`; it fails for another size."
-        fault = Wrong(text, "hidden-global")
-    elif sizes.nz is not None:
-        fault = Wrong(f"`loss` works for nz = {sizes.nz} only.", "hard-coded-nz")
-    else:
-        fault = Wrong(f"`loss` works for batches of {sizes.batch} only.", "hard-coded-batch")
     name = _data_variable(session, draws, PROMISED, sizes)
     if name is not None:
         text = f"`loss` reads the notebook's `{name}`; use the `x` that it is given."

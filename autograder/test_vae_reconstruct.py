@@ -9,6 +9,7 @@ from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
 from autograder.reads import USUAL_NZ, images_followed
+from autograder.sizes import Sizes, try_sizes
 from autograder.submission import Session
 from autograder.vae import (
     LARGE,
@@ -17,13 +18,11 @@ from autograder.vae import (
     Habits,
     Model,
     Reading,
-    Sizes,
     code_of,
     decoded,
     draw_code,
     read_latents,
     reads_model,
-    try_sizes,
 )
 from autograder.worker import standins
 from autograder.worker.wire import Handle
@@ -123,13 +122,9 @@ def _explain(session: Session, draws: Draws, error: Wrong) -> Wrong:
         return True
 
     sizes = try_sizes(session, draws, works)
-    if sizes is not None and not sizes.any:
-        if sizes.variable is not None:
-            text = f"`reconstruct` reads the notebook's `{sizes.variable}`; use the model's own."
-            return Wrong(text, "hidden-global")
-        if sizes.nz is not None:
-            return Wrong(f"`reconstruct` works for nz = {sizes.nz} only.", "hard-coded-nz")
-        return Wrong(f"`reconstruct` works for batches of {sizes.batch} only.", "hard-coded-batch")
+    fault = None if sizes is None else sizes.fault("`reconstruct`")
+    if fault is not None:
+        return fault
     name = _images_read(session, draws)
     if name is not None:
         text = f"`reconstruct` reads the notebook's `{name}`, not the images that it is given."

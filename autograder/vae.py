@@ -21,13 +21,8 @@ from autograder.compare import close, described, number, plain
 from autograder.draws import Draws
 from autograder.interface import Interface
 from autograder.outcomes import NotAttempted, Raised, Stopped, Unchecked, Wrong
-from autograder.reads import (
-    USUAL_BATCH,
-    USUAL_NZ,
-    images_followed,
-    numbers_read,
-    sizes_written,
-)
+from autograder.reads import USUAL_BATCH, USUAL_NZ, images_followed
+from autograder.sizes import Sizes, try_sizes
 from autograder.submission import DISTURBED, Session
 from autograder.worker import standins
 from autograder.worker.wire import Handle, Ref
@@ -94,28 +89,6 @@ LOGS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp of double": lambda s: 2 * s,
     **{name: functools.partial(_logarithm, name) for name in _POSITIVE},
 }
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Where a part of the class works; None: for any size; variable: once it is set to nz."""
-
-    nz: int | None = None
-    batch: int | None = None
-    variable: str | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether nothing holds the class to certain sizes."""
-        return self == Sizes()
-
-    def draw_nz(self, draws: Draws, low: int = 2, high: int = 40) -> int:
-        """An nz at which it works."""
-        return self.nz or draws.integer(low, high)
-
-    def draw_batch(self, draws: Draws, low: int = 2, high: int = 9) -> int:
-        """A batch size at which it works."""
-        return self.batch or draws.integer(low, high)
 
 
 Line = tuple[float, float]  # slope and shift
@@ -518,50 +491,6 @@ class Habits:
     heads: bool = False
     line: Line | None = None
     interface: Interface = field(default_factory=Interface)
-
-
-def try_sizes(session: Session, draws: Draws, works: Callable[[int, int], bool]) -> Sizes | None:
-    """Where something works: anywhere, with a variable set to nz, at one nz, at one batch size.
-
-    works: whether it works for (nz, batch); `Raised` inside it counts as no, unless memory lacks.
-    """
-
-    def attempt(nz: int, batch: int) -> bool:
-        try:
-            return works(nz, batch)
-        except Raised as error:
-            if error.misconception == "out-of-memory":  # that small sizes need less says nothing
-                raise
-            return False
-
-    def small() -> tuple[int, int]:
-        return draws.integer(12, 40), draws.integer(2, 9)  # never one for the other
-
-    if all(attempt(*small()) for _ in range(2)):
-        return Sizes()
-    written = sizes_written(session, "VAE")
-    latents = [n for n in written if 2 * n <= standins.PIXELS]
-    for name in numbers_read(session, "VAE"):
-        before = session.read(name)
-        own = before if isinstance(before, int) and 0 < before < 300 else USUAL_NZ
-        nz, batch = small()
-        for value, sizes in ((nz, Sizes(own, None, name)), (batch, Sizes(None, own, name))):
-            session.set_global(name, value)
-            fine = attempt(nz, batch)
-            session.set_global(name, before)
-            if fine:
-                return sizes
-    for fixed in latents:
-        batch = small()[1]
-        if attempt(fixed, batch) and attempt(fixed, batch + 1):  # of an even size and an odd one
-            return Sizes(fixed)
-    for fixed in written:
-        if attempt(small()[0], fixed) and attempt(small()[0], fixed):
-            return Sizes(None, fixed)
-    for nz, batch in itertools.product(latents[:6], written[:6]):
-        if attempt(nz, batch):
-            return Sizes(nz, batch)
-    return None
 
 
 def reads_model(session: Session) -> bool:

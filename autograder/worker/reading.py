@@ -63,8 +63,10 @@ def constants(target: Any, namespace: dict[str, Any]) -> list[int | float]:
 
 
 def _numbers(values: Iterable[Any], depth: int) -> Iterator[int | float]:
-    """The numbers among values, and in containers among them."""
+    """The numbers among values and in containers among them; the sizes of tensors."""
     for value in values:
+        if isinstance(value, torch.Tensor):
+            value = tuple(value.shape)
         if type(value) in (int, float) and 0 < abs(value) <= _LARGEST:
             yield abs(value)
         elif depth and type(value) in (tuple, list, dict) and len(value) <= _MOST:
