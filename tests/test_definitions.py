@@ -13,15 +13,17 @@ from autograder.submission import Definitions, undefined
 from tests.system import worker_module
 
 definitions = worker_module("definitions")
+execution = worker_module("execution")
 newer = worker_module("newer")
 rebinding = worker_module("rebinding")
+selection = worker_module("selection")
 
 
 def run(*cells: str, promised: tuple[str, ...] = ("f", "C")) -> Any:
     sources = list(cells)
     notebook = definitions.read(sources, lambda cell, index: True)
-    chosen = definitions.needed(notebook, set(promised), {"train_vae"})
-    return definitions.execute(chosen, sources, lambda cell, index: True)
+    chosen = selection.needed(notebook, set(promised), {"train_vae"})
+    return execution.execute(chosen, sources, lambda cell, index: True)
 
 
 def value(*cells: str) -> Any:
@@ -239,14 +241,14 @@ def test_exit_in_a_definition_ends_nothing() -> None:
 @given(st.lists(st.text(max_size=60), max_size=3))
 def test_any_text_is_read(cells: list[str]) -> None:
     notebook = definitions.read(cells, lambda cell, index: True)
-    definitions.needed(notebook, {"f"}, {"train_vae"})
+    selection.needed(notebook, {"f"}, {"train_vae"})
 
 
 def test_descriptions_of_errors_name_cell_and_line() -> None:
     outcome = run("def f():\n    return 1 / 0")
     with pytest.raises(ZeroDivisionError) as caught:
         outcome.namespace["f"]()
-    assert definitions.describe(caught.value)["where"] == "cell 1, line 2"
+    assert execution.describe(caught.value)["where"] == "cell 1, line 2"
 
 
 def test_objects_that_are_changed_several_at_once_are_changed() -> None:

@@ -35,6 +35,8 @@ from tests.mutants import REFERENCE
 from tests.system import worker_module
 
 definitions = worker_module("definitions")
+rebinding = worker_module("rebinding")
+selection = worker_module("selection")
 
 SLOW = 5.0  # seconds; a case takes less than a hundredth of one
 BATCH = 5000  # cases of one process at a time
@@ -234,7 +236,9 @@ def fuzz_definitions(rng: random.Random) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the student's syntax
         found = definitions.read(cells, lambda cell, index: True)
-        definitions.needed(found, {"VAE", "Encoder", "train_vae"}, {"train_vae"})
+        promised = {"VAE", "Encoder", "train_vae"}
+        selection.needed(found, promised, {"train_vae"})
+        rebinding.outlived(found.statements, promised)
 
 
 TARGETS: dict[str, Callable[[random.Random], None]] = {

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from definitions import Statement
-
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+from statements import SCOPES, Statement
 
 
 def outlived(statements: list[Statement], promised: Iterable[str]) -> dict[str, tuple[int, str]]:
@@ -25,7 +23,7 @@ def outlived(statements: list[Statement], promised: Iterable[str]) -> dict[str, 
             bound.setdefault(name, []).append(s)
         for name in s.reads:
             readers.setdefault(name, set()).update(s.binds)
-    scopes = {name for name in bound if any(isinstance(s.node, _SCOPES) for s in bound[name])}
+    scopes = {name for name in bound if any(isinstance(s.node, SCOPES) for s in bound[name])}
     found = {}
     for name in promised:
         if name not in bound:
@@ -52,7 +50,7 @@ def _uses(s: Statement, name: str, users: set[str]) -> bool:
     """Whether a statement binds a name, or uses it now and not only in what it defines."""
     if name in s.binds or users & s.changes:
         return True
-    return bool(users & s.reads) and not isinstance(s.node, _SCOPES)
+    return bool(users & s.reads) and not isinstance(s.node, SCOPES)
 
 
 def _is_bound_anew(bindings: Iterable[Statement], last: int) -> bool:

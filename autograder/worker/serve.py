@@ -19,10 +19,13 @@ import torch
 
 import absent
 import definitions
+import execution
 import impersonation
 import reading
 import rebinding
+import selection
 import standins
+import statements
 import tracing
 import wire
 
@@ -72,7 +75,7 @@ class Worker:
         self.requests, self.answers, self.options = requests, answers, options
         self.forks = bool(options.get("fork")) and hasattr(os, "fork")
         self.sources: list[str] = []
-        self.statements: list[definitions.Statement] = []
+        self.statements: list[statements.Statement] = []
         self.skip: set[tuple[int, int]] = set()
 
     def run(self) -> None:
@@ -81,7 +84,7 @@ class Worker:
         self.skip = {(cell, index) for cell, index in request["skip"]}
         notebook = definitions.read(request["cells"], self._progress)
         self.sources = notebook.sources
-        self.statements = definitions.needed(
+        self.statements = selection.needed(
             notebook, set(request["promised"]), set(request["trainers"])
         )
         outlived = rebinding.outlived(notebook.statements, request["promised"])
@@ -111,8 +114,8 @@ class Worker:
             if request.get("op") != "end":  # of a process that had ended before it was told to
                 self._session(request, outcome)
 
-    def _execute(self) -> definitions.Outcome:
-        return definitions.execute(self.statements, self.sources, self._progress)
+    def _execute(self) -> execution.Outcome:
+        return execution.execute(self.statements, self.sources, self._progress)
 
     def _progress(self, cell: int, index: int) -> bool:
         self._answer({"progress": [cell, index]})
@@ -121,9 +124,9 @@ class Worker:
     def _answer(self, header: dict[str, Any], tensors: list[torch.Tensor] | None = None) -> None:
         wire.write_frame(self.answers, header, tensors or [])
 
-    def _session(self, request: dict[str, Any], outcome: definitions.Outcome) -> None:
+    def _session(self, request: dict[str, Any], outcome: execution.Outcome) -> None:
         if not self.forks:
-            fresh = definitions.execute(self.statements, self.sources, self._quiet)
+            fresh = execution.execute(self.statements, self.sources, self._quiet)
             self._serve(fresh.namespace, request["seed"])
             gc.collect()
             self._answer({"ended": 0})
@@ -178,7 +181,7 @@ class Worker:
             header = {"value": wire.encode(value, sent, session.keep)}
         except BaseException as error:  # SystemExit from student code is an answer too
             sent = []
-            header = {"error": definitions.describe(error)}
+            header = {"error": execution.describe(error)}
         self._answer(header, sent)
 
 
@@ -386,7 +389,7 @@ class Session:
         module.train(training)
         found: dict[str, Any] = tracing.trace(module, image)
         if found["error"] is not None:
-            found["error"] = definitions.describe(found["error"])
+            found["error"] = execution.describe(found["error"])
         return found
 
     def state(self, module: torch.nn.Module) -> dict[str, torch.Tensor]:
