@@ -160,8 +160,6 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             text = f"{TERMS[term]} is right for batches of several images only, not for one."
             raise Wrong(text, "hard-coded-batch")
-    elif term != TOTAL and evidence.sizes.any and not right(usual, True, draws, 0.3, count=1):
-        raise Wrong(f"{TERMS[term]} is right for other sizes than those of the homework only.")
     elif evidence.sizes.any and not right(large, True, draws, 0.3, count=1):
         if all(right(evidence.sizes, True, draws) for _ in range(3)):
             batch, nz = large.batch, large.nz
@@ -170,6 +168,8 @@ def _check_further_draws(session: Session, draws: Draws, evidence: Evidence, ter
                 raise Wrong(text, "hard-coded-nz")
             text = f"{TERMS[term]} is right for small batches only, not for one of {batch}."
             raise Wrong(text, "hard-coded-batch")
+    elif term != TOTAL and evidence.sizes.any and not right(usual, True, draws, 0.3, count=1):
+        raise Wrong(f"{TERMS[term]} is right for other sizes than those of the homework only.")
     elif term != TOTAL or right(evidence.sizes, True, draws, 0.05, 0.05):
         return  # likewise where both terms are small
     if term != KL or not right(evidence.sizes, True, draws, 0.05):  # else honesty is asked

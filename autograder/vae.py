@@ -560,15 +560,21 @@ def _learn_interface(session: Session, draws: Draws, habits: Habits) -> Interfac
 
 
 def evidence(
-    session: Session, draws: Draws, habits: Habits, training: bool, count: int = 6
+    session: Session,
+    draws: Draws,
+    habits: Habits,
+    training: bool,
+    exchanged: bool = False,
+    count: int = 6,
 ) -> list[Forward]:
     """Calls of forward on large batches, all of one size; some 4,000 latent numbers in each.
 
-    In train mode the batch is of the homework's size, in eval mode the latent is.
+    In train mode the batch is of the homework's size, in eval mode the latent is; or `exchanged`.
     """
     sizes = habits.sizes or Sizes()
-    nz = sizes.draw_nz(draws, *(LARGE if training else (USUAL_NZ, USUAL_NZ)))
-    batch = sizes.draw_batch(draws, *((USUAL_BATCH, USUAL_BATCH) if training else MANY))
+    usual_batch = training != exchanged
+    nz = sizes.draw_nz(draws, *(LARGE if usual_batch else (USUAL_NZ, USUAL_NZ)))
+    batch = sizes.draw_batch(draws, *((USUAL_BATCH, USUAL_BATCH) if usual_batch else MANY))
     model = Model(session, nz, draws.real(0.2, 3.0), habits.heads, habits.line)
     model.mode(training)
     return [model.forward(draw_code(draws, batch, nz), gradient=True) for _ in range(count)]
