@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from course import verdicts
+from course import homework, verdicts
 
 
 def configure(c: Any, folder: Path) -> None:
@@ -17,6 +17,7 @@ def configure(c: Any, folder: Path) -> None:
     c.CourseDirectory.source_directory = "assignment"
     c.MarkingSchemes.source = str(folder / "assignment")
     c.GenerateAssignment.force = True  # a fresh checkout holds the notebook, not the grader's copy
+    c.GenerateAssignment.pre_convert_hook = homework.check
     c.GenerateAssignment.post_convert_hook = copy_grader
     c.HTMLExporter.filters = {"markdown2html": "course.clean.markdown"}
     pages = ("course.formgrader.Layout", "course.formgrader.MarkingSchemes")

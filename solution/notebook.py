@@ -19,6 +19,9 @@ from typing import Any
 import jupytext
 import nbformat
 
+from course import homework
+
+HEADERS = {"solution", "test", "answer", "points", "source"}
 PACKAGE = Path(__file__).resolve().parent
 PROSE = PACKAGE.parent / "assignment" / "vae.py"
 NOTEBOOK = PACKAGE.parent / "assignment" / "vae" / "vae.ipynb"
@@ -27,6 +30,8 @@ NOTEBOOK = PACKAGE.parent / "assignment" / "vae" / "vae.ipynb"
 def definition(name: str) -> str:
     """The source of a function, class or constant, MODULE.NAME, with the comments around it."""
     module, _, wanted = name.partition(".")
+    if not (PACKAGE / f"{module}.py").is_file():
+        raise ValueError(f"there is no solution/{module}.py for source {name}")
     source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     lines = source.splitlines()
     for node in ast.parse(source).body:
@@ -39,7 +44,7 @@ def definition(name: str) -> str:
             while last < len(lines) and lines[last].lstrip().startswith("#"):
                 last += 1
             return "\n".join(lines[first:last])
-    raise LookupError(f"{PROSE.name}: no {wanted} in solution/{module}.py")
+    raise ValueError(f"no {wanted} in solution/{module}.py")
 
 
 def nbgrader_metadata(header: dict[str, Any]) -> dict[str, Any] | None:
@@ -57,12 +62,12 @@ def nbgrader_metadata(header: dict[str, Any]) -> dict[str, Any] | None:
         "schema_version": 3,
     }
     if kind != "solution":
-        metadata["points"] = header["points"]
+        metadata["points"] = header.get("points")
     return metadata
 
 
 def build() -> str:
-    """The notebook as JSON text, the same on every run."""
+    """The notebook as JSON text, the same on every run; ValueError where it would be wrong."""
     prose = PROSE.read_text(encoding="utf-8")
     prose = prose[prose.index("\n# %%") + 1 :]  # less the notes to whoever edits the file
     notebook = nbformat.v4.new_notebook()
@@ -72,12 +77,23 @@ def build() -> str:
     }
     for number, cell in enumerate(jupytext.reads(prose, fmt="py:percent").cells):
         header = dict(cell.metadata)
+        # jupytext notes blank lines there, too, and what it could not read
+        unknown = {key for key in header if key not in HEADERS and not key.startswith("lines_to_")}
+        if unknown:
+            told = ", ".join(f"{k}: {header[k]}" if header[k] else k for k in sorted(unknown))
+            begin = cell.source.partition("\n")[0]
+            raise ValueError(f"the header of the cell that begins `{begin}` is unclear ({told})")
         metadata = nbgrader_metadata(header)
         cell.metadata = {"nbgrader": metadata} if metadata else {}
         cell.id = metadata["grade_id"] if metadata else f"cell-{number}"
         if "source" in header:
             cell.source = "\n\n\n".join(map(definition, header["source"].split()))
         notebook.cells.append(cell)
+    found, notes = homework.faults(notebook.cells)
+    if found:
+        raise ValueError("; ".join(found))
+    for note in notes:
+        print(f"{PROSE}: {note}", file=sys.stderr)
     nbformat.validate(notebook)
     text: str = nbformat.writes(notebook)
     return text + "\n"
@@ -89,7 +105,10 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--check", action="store_true", help="write nothing; fail if stale")
     check = parser.parse_args().check
-    text = build()
+    try:
+        text = build()
+    except ValueError as error:
+        sys.exit(f"{PROSE}: {error}")
     if not check:
         NOTEBOOK.parent.mkdir(exist_ok=True)
         NOTEBOOK.write_text(text, encoding="utf-8")
