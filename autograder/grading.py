@@ -34,7 +34,7 @@ class Result:
     ) -> Result:
         """The result of a check that ended with `error`, or well, with what is to be said then."""
         if error is None:
-            return cls(task, id, points, "passed", remark)
+            return cls(task, id, points, "passed", printable(remark))
         error = _verdict_within(error)
         if not isinstance(error, Wrong):
             text = printable(f"{FAULT}{type(error).__name__}: {error}")

@@ -74,7 +74,7 @@ class Raised(Unchecked):
 
     def __init__(self, error: object) -> None:
         told = error if isinstance(error, dict) else {}
-        told = {key: value for key, value in told.items() if isinstance(value, str)}
+        told = {k: v[:TEXT_LIMIT] for k, v in told.items() if isinstance(v, str)}
         self.type, self.text = told.get("type", "Exception"), told.get("message", "")
         self.where, self.name = told.get("where", ""), told.get("name", "")
         self.by_itself = told.get("by") == "itself"  # and not by a library that it calls

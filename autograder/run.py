@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +15,10 @@ from autograder.outcomes import Stopped
 from autograder.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from autograder.vae import Habits
 
 HERE = Path(__file__).resolve().parent
+EARLIER = 3  # times, at most, that a notebook is read as it stood earlier
 
 
 class Incomplete(Exception):
@@ -49,7 +48,7 @@ class Run:
     lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
     _on_gpu: Submission | None = None
-    _earlier: dict[int, Run] = field(default_factory=dict)  # by cell
+    _earlier: int = 0  # how often it was asked how the notebook stood earlier
 
     @property
     def on_gpu(self) -> Submission | None:
@@ -62,30 +61,29 @@ class Run:
             self._on_gpu = Submission(cells, boxed=boxed, device=self.device)
         return self._on_gpu
 
-    def earlier(self, name: str) -> tuple[Run, str] | None:
+    @contextmanager
+    def earlier(self, name: str) -> Iterator[tuple[Run, str] | None]:
         """The notebook as it stood when a promised function was last used, if that was another.
 
         With the words that say so. The notebook is right if it was right then.
         """
-        outlived = self.submission.definitions.outlived
-        # the stand-ins' classes, too, are the notebook's
-        name = next((n for n in (name, "Encoder", "Decoder") if n in outlived), "")
-        if not name:
-            return None
-        cell, other = outlived[name]
-        if cell not in self._earlier:
-            submission = self.submission.until(cell)
-            self._earlier[cell] = replace(
-                self, submission=submission, habits=None, findings={}, _on_gpu=None, _earlier={}
-            )
-        text = f"Judged as of cell {cell + 1}, where `{name}` is last used: below that,"
-        return self._earlier[cell], f"{text} `{other}`, which it reads, is bound anew."
+        outlived = self.submission.definitions.outlived.get(name)
+        if outlived is None or self._earlier >= EARLIER:
+            yield None
+            return
+        self._earlier += 1
+        cell, what, other = outlived
+        submission = self.submission.until(cell)
+        run = replace(self, submission=submission, habits=None, findings={}, _on_gpu=None)
+        text = f"Judged as of cell {cell + 1}, where `{what}` is last used: below that,"
+        try:
+            yield run, f"{text} `{other}`, which it reads, is bound anew."
+        finally:
+            run.close()
 
     def close(self) -> None:
         """End the workers."""
         self.submission.close()
-        for run in self._earlier.values():
-            run.close()
         if self._on_gpu is not None:
             self._on_gpu.close()
 

@@ -40,8 +40,8 @@ class Definitions:
     variables: set[str] = field(default_factory=set)  # every name that a statement binds
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[dict[str, Any]] = field(default_factory=list)
-    # by promised name: the cell of its last use, and a name that it reads which is bound anew below
-    outlived: dict[str, tuple[int, str]] = field(default_factory=dict)
+    # by promised name: the cell of a last use, of what, and a name read there that is bound anew
+    outlived: dict[str, tuple[int, str, str]] = field(default_factory=dict)
 
 
 class Submission:
@@ -71,6 +71,7 @@ class Submission:
         self.dead: str | None = None  # why no worker can be had any more
         self._worker: Started | None = None
         self._ready: Definitions | None = None
+        self._said: object = None  # of the cells, before any code of theirs ran
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
         self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
         self._left = NOTEBOOK_SECONDS
@@ -86,7 +87,7 @@ class Submission:
     def launch(self, started: Started | None = None) -> None:
         """Start a worker without waiting for it, unless it was."""
         self._worker = started or processes.start(self.boxed, self.fork, self.device)
-        self._ready = None
+        self._ready = self._said = None
         request = {
             "cells": self.cells,
             "skip": self.skip,
@@ -120,8 +121,11 @@ class Submission:
                 header, _ = self._read(min(self.statement_seconds, self._defining))
                 self._defining = before - (time.monotonic() - began)
                 if "ready" in header:
-                    self._ready = _definitions(header["ready"])
+                    self._ready = _definitions(self._said, header["ready"])
                     return
+                if self._said is None and "read" in header:
+                    self._said = header["read"]
+                    continue
                 last = _position(header.get("progress"))
         except (wire.WireError, EOFError):
             self._defining = before - (time.monotonic() - began)
@@ -310,7 +314,7 @@ class Session:
         try:
             found = self.ask("global", name)
         except Raised as error:
-            raise undefined(self.submission.definitions, name, self.submission.cells) from error
+            raise undefined(self.submission.definitions, name) from error
         is_object = isinstance(found, Handle) and found.kind == f"module {name}"
         return self.handle(found, "__class__") if name in contract.CLASSES and is_object else found
 
@@ -394,16 +398,14 @@ class Session:
         return self.hold("make", name, list(args))
 
 
-def undefined(definitions: Definitions, name: str, cells: list[str]) -> Unchecked:
+def undefined(definitions: Definitions, name: str) -> Unchecked:
     """Why a promised name is not there: the cell raised, does not parse, or was not written.
 
     Or it is the outcome of work that the checks do not repeat.
     """
     found = _undefined(definitions, name)
     ran = name in definitions.errors or isinstance(found, NotAttempted)
-    if ran and re.search(
-        rf"^[^\S\n]*([^\n#\"']*, *)?{name}\b[^\n=!<>]*=(?!=)", "\n".join(cells), re.M
-    ):
+    if ran and name in definitions.variables:
         text = f"{found.message} The checks repeat none of the notebook's work, such as training"
         return Unchecked(f"{text} in a loop: set it to what came of that.", found.misconception)
     return found
@@ -453,26 +455,27 @@ def _error(
     return raised
 
 
-def _definitions(told: object) -> Definitions:
-    if not isinstance(told, dict):
+def _definitions(said: object, told: object) -> Definitions:
+    """said: of the cells, before any code of theirs ran; told: after that."""
+    if not isinstance(told, dict) or not isinstance(said, dict):
         raise wire.WireError("the worker does not tell its definitions")
     errors = told.get("errors")
-    broken = [b for b in _list(told.get("broken")) if isinstance(b, dict)]
+    broken = [b for b in _list(said.get("broken")) if isinstance(b, dict)]
     return Definitions(
         _names(told.get("defined")),
-        _names(told.get("variables")),
+        _names(said.get("variables")),
         {k: _plain(v) for k, v in errors.items()} if isinstance(errors, dict) else {},
         [{**_plain(b), "names": _names(b.get("names"))} for b in broken],
-        _outlived(told.get("outlived")),
+        _outlived(said.get("outlived")),
     )
 
 
-def _outlived(told: object) -> dict[str, tuple[int, str]]:
+def _outlived(told: object) -> dict[str, tuple[int, str, str]]:
     found = {}
     for name, value in told.items() if isinstance(told, dict) else ():
         match value:
-            case [int() as cell, str() as other]:
-                found[name] = cell, other
+            case [int() as cell, str() as what, str() as other]:
+                found[name] = cell, what, other
     return found
 
 

@@ -210,22 +210,36 @@ def test_whatever_defines_is_run(cells: list[str]) -> None:
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        (["def g(): return 1", "def f(): return g()", "f()", "g = max"], (2, "g")),
+        (["def g(): return 1", "def f(): return g()", "f()", "g = max"], (2, "f", "g")),
         (["def g(): return 1", "def f(): return g()", "g = max", "f()"], None),
         (["def g(): return 1", "def f(): return g()", "def g(): return 1"], None),
-        (["import g", "def h(): return g.a", "def f(): return h()", "g = 3"], (2, "g")),
+        (["import g", "def h(): return g.a", "def f(): return h()", "g = 3"], (2, "f", "g")),
         (["g = 1", "def f(): return g", "g = 2"], None),
         (["import g", "def f(): return g", "from a import g"], None),
         (["g = max", "def f(g): return g", "for g in range(9): pass"], None),
-        (["g = max", "def f(): return g", "def h(): f()", "h()", "g = min"], (3, "g")),
-        (["g = max", "class f: a = g", "f.b = 1", "g = min"], (2, "g")),
+        (["g = max", "def f(): return g", "def h(): f()", "h()", "g = min"], (3, "f", "g")),
+        (["g = max", "class f: a = g", "f.b = 1", "g = min"], (2, "f", "g")),
     ],
 )
 def test_names_that_are_bound_anew_below_the_last_use(
-    cells: list[str], expected: tuple[int, str] | None
+    cells: list[str], expected: tuple[int, str, str] | None
 ) -> None:
     notebook = definitions.read(cells, lambda cell, index: True)
     assert rebinding.outlived(notebook.statements, ["f"]).get("f") == expected
+
+
+def test_what_was_bound_before_a_part_was_last_used_is_judged_as_of_then() -> None:
+    cells = [
+        "g = max",
+        "class Encoder: a = g",
+        "def f(): 1",
+        "Encoder()",
+        "g = min",
+        "TUNED_BETA = 1",
+    ]
+    notebook = definitions.read(cells, lambda cell, index: True)
+    found = rebinding.outlived(notebook.statements, ["Encoder", "f", "TUNED_BETA"])
+    assert found == dict.fromkeys(["Encoder", "f"], (3, "Encoder", "g"))
 
 
 def test_packages_that_are_missing_do_nothing() -> None:
@@ -270,8 +284,9 @@ def test_what_came_of_work_that_is_not_repeated_is_to_be_written_down(
     cell: str, error: dict[str, Any] | None, told: bool
 ) -> None:
     errors = {"TUNED_BETA": error} if error else {}
-    known = Definitions(errors=errors)
-    found = undefined(known, "TUNED_BETA", ["import torch", cell])
+    notebook = definitions.read(["import torch", cell], lambda cell, index: True)
+    bound = {name for s in notebook.statements for name in s.binds}
+    found = undefined(Definitions(variables=bound, errors=errors), "TUNED_BETA")
     assert ("set it to what came of that" in found.message) is told
     assert isinstance(found, NotAttempted) is not told
 

@@ -158,9 +158,10 @@ def _frames() -> list[tuple[str, bytes]]:
         header, _ = struct.unpack("!IQ", stream.getvalue()[:12])
         text = stream.getvalue()[12 : 12 + header].decode()
         made.append((text, stream.getvalue()[12 + header :]))
-    ready = {"defined": ["VAE"], "variables": ["x"], "errors": {"VAE": {"type": "E", "cell": 1}}}
     broken = [{"cell": 1, "line": 2, "message": "m", "names": ["VAE"]}]
-    made.append((json.dumps({"ready": {**ready, "broken": broken}, "tensors": []}), b""))
+    read = {"variables": ["x"], "broken": broken, "outlived": {"VAE": [3, "VAE", "x"]}}
+    ready = {"defined": ["VAE"], "errors": {"VAE": {"type": "E", "cell": 1}}}
+    made.append((json.dumps({"ready": ready, "read": read, "tensors": []}), b""))
     return made
 
 
@@ -177,7 +178,7 @@ def fuzz_wire(rng: random.Random) -> None:
     with contextlib.suppress(wire.WireError, EOFError):
         found, tensors = wire.read_frame(io.BytesIO(prefix + header + body))
         if "ready" in found:
-            submission._definitions(found["ready"])
+            submission._definitions(found.get("read"), found["ready"])
         else:
             wire.Decoder(tensors)(found.get("value"))
 

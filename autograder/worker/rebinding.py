@@ -11,9 +11,25 @@ from collections.abc import Iterable
 
 from statements import SCOPES, Statement
 
+PARTS = ("Encoder", "Decoder")  # which others are made of
 
-def outlived(statements: list[Statement], promised: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """By promised name: the cell of its last use, and what it reads that is bound anew below."""
+
+def outlived(
+    statements: list[Statement], promised: Iterable[str]
+) -> dict[str, tuple[int, str, str]]:
+    """By promised name: the cell of a last use, of what, and what that reads that is bound anew.
+
+    Of the name itself, or else of a part, as long as the name is bound nowhere below.
+    """
+    found = {name: (cell, name, anew) for name, (cell, anew) in _own(statements, promised).items()}
+    last = {name: s.cell for s in statements for name in s.binds}
+    for part in [found[name] for name in PARTS if name in found]:
+        later = [n for n in promised if n in last and n not in found and last[n] <= part[0]]
+        found |= dict.fromkeys(later, part)
+    return found
+
+
+def _own(statements: list[Statement], promised: Iterable[str]) -> dict[str, tuple[int, str]]:
     reads: dict[str, set[str]] = {}  # what the definitions of a name read
     readers: dict[str, set[str]] = {}  # the names whose definitions read it
     bound: dict[str, list[Statement]] = {}

@@ -87,7 +87,16 @@ class Worker:
         self.statements = selection.needed(
             notebook, set(request["promised"]), set(request["trainers"])
         )
-        outlived = rebinding.outlived(notebook.statements, request["promised"])
+        # told before any code of the student's runs, which might say something else
+        self._answer(
+            {
+                "read": {
+                    "outlived": rebinding.outlived(notebook.statements, request["promised"]),
+                    "broken": notebook.broken,
+                    "variables": sorted({n for s in notebook.statements for n in s.binds})[:2000],
+                }
+            }
+        )
         _limit(self.options)
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
         outcome = self._execute()
@@ -95,13 +104,10 @@ class Worker:
         self._answer(
             {
                 "ready": {
-                    "outlived": outlived,
-                    "broken": notebook.broken,
                     "errors": outcome.errors,
                     "defined": [
                         n for n in request["promised"] if _is_defined(n, outcome.namespace)
                     ],
-                    "variables": sorted({n for s in notebook.statements for n in s.binds})[:2000],
                     "fork": self.forks,
                 }
             }
