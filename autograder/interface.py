@@ -7,7 +7,9 @@ handed then gives the same, so that a loop written for the one is not charged fo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from autograder.worker.wire import Graph, Ref
 Path = tuple[str | int, ...]
 Form = Any  # the containers of a value, with a name in the place of each tensor or number
 LONGEST = 5  # arguments that are tried in another order
-LARGEST = 40  # values that are given a name
+LARGEST = 200  # values that are given a name, and containers, of a whole that is handed on
 KEYS = {"rec": "rec_loss", "mse": "rec_loss", "kl": "kl_loss"}  # what a part of a key says
 
 
@@ -52,7 +54,7 @@ class Call:
     """A call of forward, with an object of the worker's: x, what was returned, and what of it is q.
 
     x: (B, 1, 28, 28). q: (B, 2 nz). z: the latent that was decoded, (B, nz). images: the path to
-    the images.
+    the images. beta: the model's.
     """
 
     x: Tensor
@@ -61,6 +63,7 @@ class Call:
     q: Tensor
     z: Tensor | None
     images: Path | None
+    beta: float = 1.0
 
     @property
     def error(self) -> float | None:
@@ -81,39 +84,57 @@ def learn(call: Call, loss: Callable[..., Any]) -> Interface:
     except Unchecked:
         return Interface(outputs)
     names = _names(told, call)
-    kinds = {_kind(value) for path, value in _leaves(told) if names.get(path, "total") != "total"}
+    terms = ("rec_loss", "kl_loss")
+    kinds = {_kind(value) for path, value in _leaves(told) if names.get(path) in terms}
     numbers = kinds.pop() if len(kinds) == 1 else "graph"
     return Interface(outputs, _returns(told, names), numbers, takes)
 
 
-def _leaves(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
-    """Whatever is no container, with the path that leads to it."""
-    inside: Iterator[tuple[Any, Any]] | None = None
+def _inside(value: Any) -> list[tuple[Any, Any]] | None:
+    """What a container holds, with the steps that lead there; None of what is none."""
     if isinstance(value, dict):
-        inside = ((k, v) for k, v in value.items() if isinstance(k, str | int))
-    elif isinstance(value, tuple | list):
-        inside = enumerate(value)
-    if inside is None:
-        return [(path, value)]
-    found: list[tuple[Path, Any]] = []
-    for step, part in itertools.islice(inside, LARGEST):
-        found += _leaves(part, (*path, step))
-        if len(found) >= LARGEST:
-            break
-    return found[:LARGEST]
-
-
-def _form(value: Any, names: dict[Path, str], path: Path = ()) -> Form:
-    """The value with names in the place of what is in it; without any, if that is too much."""
-    if not path and len(_leaves(value)) >= LARGEST:
-        return None
-    if isinstance(value, dict):
-        return {
-            k: _form(v, names, (*path, k)) for k, v in value.items() if isinstance(k, str | int)
-        }
+        return [
+            (k, v) for k, v in itertools.islice(value.items(), LARGEST) if type(k) in (str, int)
+        ]
     if isinstance(value, tuple | list):
-        return type(value)(_form(v, names, (*path, i)) for i, v in enumerate(value))
-    return names.get(path)
+        return list(enumerate(value[:LARGEST]))
+    return None
+
+
+def _leaves(value: Any) -> list[tuple[Path, Any]]:
+    """Whatever is no container, with the path that leads to it: the outer ones, if there are many.
+
+    In the order in which they stand.
+    """
+    found: list[tuple[tuple[int, ...], Path, Any]] = []
+    coming: deque[tuple[tuple[int, ...], Path, Any]] = deque([((), (), value)])
+    for _ in range(2 * LARGEST):
+        if not coming:
+            break
+        place, path, part = coming.popleft()
+        inside = _inside(part)
+        if inside is None:
+            found.append((place, path, part))
+            continue
+        for i, (step, held) in enumerate(inside):
+            coming.append(((*place, i), (*path, step), held))
+    found.sort(key=lambda leaf: leaf[0])
+    return [(path, part) for _, path, part in found]
+
+
+def _form(value: Any, names: dict[Path, str]) -> Form:
+    """The value with names in the place of what is in it; what is too much is left empty."""
+    left = [LARGEST]
+
+    def made(part: Any, path: Path) -> Form:
+        inside = _inside(part)
+        left[0] -= 1
+        if inside is None or left[0] < 0:
+            return names.get(path)
+        held = {step: made(within, (*path, step)) for step, within in inside}
+        return held if isinstance(part, dict) else type(part)(held.values())
+
+    return made(value, ())
 
 
 def _outputs(call: Call) -> Form:
@@ -166,14 +187,27 @@ def _kind(value: Any) -> str:
 
 
 def _names(told: Any, call: Call) -> dict[Path, str]:
-    """What each number in what a loss returned is: total, rec_loss, kl_loss, or the total again."""
+    """What each number in what a loss returned is; see `standins.TinyVariational`."""
     found = {p: v for p, value in _leaves(told) if (v := number(value)) is not None}
-    names = {path: name for path in found if (name := _by_key(path)) is not None}
-    unnamed = [path for path in found if not path or isinstance(path[-1], int)]
+    names: dict[Path, str] = {}
+    for path in sorted(found, key=lambda path: len(str(path[-1:]))):  # `kl` before `weighted_kl`
+        if (name := _by_key(path)) is not None and name not in names.values():
+            names[path] = name
+    listed = Counter(path[:-1] for path in found)
+    unnamed = [p for p in found if not p or (isinstance(p[-1], int) and listed[p[:-1]] <= 3)]
     names |= dict(zip(unnamed, _by_order([found[p] for p in unnamed], call), strict=False))
-    terms = {found[path]: name for path, name in names.items() if name != "total"}
-    names = {path: names.get(path, terms.get(value, "total")) for path, value in found.items()}
-    totals = [path for path, name in names.items() if name == "total"]
+    known = {name: found[path] for path, name in names.items()}
+    if "total" not in known:  # then it is the first that nothing is known of
+        first = next((path for path in found if path not in names), None)
+        known |= {} if first is None else {"total": found[first]}
+    if "total" in known:
+        known["minus total"] = -known["total"]
+    if "kl_loss" in known:
+        known["weighted"] = call.beta * known["kl_loss"]
+    for path, value in found.items():
+        same = (n for n, v in known.items() if math.isclose(value, v, rel_tol=1e-5))
+        names.setdefault(path, next(same, "other"))
+    totals = [path for path in found if names[path] == "total"]
     return names | dict.fromkeys(totals[1:], "total again")
 
 

@@ -337,7 +337,7 @@ class Trainer:
                 mismatch = device == "cpu" and isinstance(error, Raised) and error.mismatch
             finally:
                 session.ask("move", session.make(self.kind), "cpu")  # and the notebook's `device`
-            seen = session.attribute(model, "devices")
+            seen = session.attribute(model, "standin_devices")
             if mismatch and seen:  # a batch may be made ready on the CPU, where loaders leave it
                 return True
             if isinstance(seen, list) and seen and seen[0] != device:

@@ -555,7 +555,7 @@ def _learn_interface(session: Session, draws: Draws, habits: Habits) -> Interfac
         call = model.forward(draw_code(draws, batch, nz))
     except Unchecked:
         return Interface()
-    made = interface.Call(call.x, call.handle, call.output, call.q, call.z, call.path)
+    made = interface.Call(call.x, call.handle, call.output, call.q, call.z, call.path, 2.0)
     return interface.learn(made, functools.partial(model.call, "loss"))
 
 

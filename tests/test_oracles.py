@@ -100,6 +100,19 @@ def test_what_stands_for_q_is_given_as_the_student_gives_it(
     assert interface.learn(call, loss).outputs == {"q": expected, "rec": "rec"}
 
 
+def test_each_number_of_a_loss_is_given_as_the_student_gives_it() -> None:
+    x, code = torch.rand(5, 1, 28, 28), torch.rand(5, 6)
+    told = {"beta_kl": 3.4, "loss": 5.0, "elbo": -5.0, "recon": 1.6, "kl": 1.7}
+    told |= {"objective": 0.7, "mean": [0.1] * 50, "again": 5.0}
+    names = dict(
+        zip(told, "weighted total minus+total rec_loss kl_loss other".split(), strict=False)
+    )
+    expected = {key: name.replace("+", " ") for key, name in names.items()}
+    expected |= {"mean": ["other"] * 50, "again": "total again"}
+    call = interface.Call(x, Handle(1, ""), {"rec": x, "q": code}, code, None, ("rec",), 2.0)
+    assert interface.learn(call, lambda *_: told).returns == expected
+
+
 @given(SEEDS)
 @settings(max_examples=20)
 def test_every_wrong_kl_is_told_from_the_right_one(seed: int) -> None:
@@ -161,7 +174,7 @@ def test_a_training_without_memory_ends_at_its_first_batch(kind: str) -> None:
     batches = [(torch.rand(7, 1, 28, 28), None)] * 2
     with pytest.raises(RuntimeError, match="no numbers"):
         loop(model.to("meta"), batches, 1, 1e-3, "meta")
-    assert model.devices == ["meta"]
+    assert model.standin_devices == ["meta"]
 
 
 @given(SEEDS)
@@ -213,7 +226,7 @@ def _trained_in_order(drawn: replay.Course, orders: list[list[int]]) -> tuple[An
         torch.nn.functional.mse_loss(model(x), x).backward()
         optimiser.step()
     end = standins.sample(model.decoder[0].weight.detach()).double()
-    notes = (*notes_of(model.noted), Note(True, True, end))
+    notes = (*notes_of(model.standin_noted), Note(True, True, end))
     return model.state_dict(), drawn.told_of(notes=notes)
 
 
@@ -336,7 +349,7 @@ def test_changing_rates_and_modes_are_told_by_what_is_noted_and_end_as_seen() ->
             optimiser.step()
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         end = standins.sample(state["decoder.0.weight"]).double()
-        notes = [*notes_of(model.noted), Note(True, True, end)]
+        notes = [*notes_of(model.standin_noted), Note(True, True, end)]
         seen = replace(drawn, notes=tuple(notes))
         assert explaining.same(seen, state, replay.train(seen, _noted(told)).state)
         others = {k: v + 0.1 if k == "encoder.1.weight" else v for k, v in state.items()}
@@ -367,7 +380,7 @@ def test_changed_images_are_told_by_what_is_noted_of_them(change: str, kind: str
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    seen = replace(drawn, given=tuple((x, target) for x, target in model.given))
+    seen = replace(drawn, given=tuple((x, target) for x, target in model.standin_given))
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
     told = Recipe(inputs=recipes.NOTED, target=recipes.NOTED)
     assert explaining.explain([drawn], [state]) is None
@@ -461,8 +474,8 @@ def test_an_optimiser_and_its_steps_are_told_by_claims_that_give_the_weights(sha
                 optimiser.zero_grad()
         ends.remove()
         end = standins.sample(model.decoder[0].weight.detach()).double()
-        notes = [*notes_of(model.noted), Note(True, True, end)]
-        told = tuple(_as_claimed(*row) for row in model.stepped)
+        notes = [*notes_of(model.standin_noted), Note(True, True, end)]
+        told = tuple(_as_claimed(*row) for row in model.standin_stepped)
         state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         seen.append((replace(drawn, notes=tuple(notes), told=told), state))
     recipe = Recipe(optimiser=recipes.TOLD, clears=clears)

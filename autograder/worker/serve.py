@@ -323,7 +323,7 @@ class Session:
         """What a training left, and what the tiny model and its loader noted of it."""
         cleared = all(p.grad is None or not p.grad.any() for p in model.parameters())
         noted = ("noted", "stepped", "given", "drawn")
-        found = {name: vars(model).get(name) for name in noted}
+        found = {name: vars(model).get(f"standin_{name}") for name in noted}
         return {
             "state": self.state(model),
             "cleared": cleared,

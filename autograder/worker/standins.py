@@ -126,7 +126,7 @@ class Faint(nn.Module):
 
 
 def _note_gradients(model: Any) -> None:
-    """Note in `model.noted` when a gradient reaches the weights of a model.
+    """Note in `standin_noted` when a gradient reaches the weights of a model.
 
     What is noted, in MARKS numbers: its mode, whether gradients were cleared, the weight of its KL
     term, how many images the encoder was given last, and the largest first pixel of them. Then
@@ -135,7 +135,7 @@ def _note_gradients(model: Any) -> None:
     The hooks must not hold the model: what holds itself through a hook is never freed.
     """
     held = weakref.ref(model)
-    model.noted, model.weight = [], 1.0
+    model.standin_noted, model.standin_weight = [], 1.0
     weight, entry = next(model.decoder.parameters()), model.encoder[0]
     cleared = [True]
 
@@ -146,17 +146,19 @@ def _note_gradients(model: Any) -> None:
     def note(weight: Tensor) -> None:
         found = held()
         if found is not None:
-            marks = weight.new_tensor([found.training, cleared[0], found.weight, *entry.seen])
-            found.noted.append(torch.cat([marks, sample(weight.detach())]))
+            marks = weight.new_tensor(
+                [found.training, cleared[0], found.standin_weight, *entry.seen]
+            )
+            found.standin_noted.append(torch.cat([marks, sample(weight.detach())]))
 
     weight.register_hook(look)
     weight.register_post_accumulate_grad_hook(note)
 
 
 def note_steps(model: Any) -> RemovableHandle:
-    """Note in `model.stepped` what steps its weights: from which step on, its class and options."""
+    """Note in `standin_stepped` what steps the weights: from which step on, its class, options."""
     held = weakref.ref(model)
-    model.stepped, model.steps = [], 0
+    model.standin_stepped, model.standin_steps = [], 0
     own = {id(p) for p in model.parameters()}
 
     def note(optimiser: Any, *_: Any) -> None:
@@ -166,26 +168,28 @@ def note_steps(model: Any) -> RemovableHandle:
             return
         options = {k: v for k, v in groups[0].items() if isinstance(v, int | float | tuple)}
         now = [type(optimiser).__name__, options]
-        if not found.stepped or found.stepped[-1][1:] != now:
-            found.stepped = [*found.stepped, [found.steps, *now]][:NOTES]
-        found.steps += 1
+        if not found.standin_stepped or found.standin_stepped[-1][1:] != now:
+            found.standin_stepped = [*found.standin_stepped, [found.standin_steps, *now]][:NOTES]
+        found.standin_steps += 1
 
     return register_optimizer_step_pre_hook(note)
 
 
 def note_images(model: Any) -> None:
-    """Note in `model.given` what a model is given at every backward pass: input and target.
+    """Note in `standin_given` what a model is given at every backward pass: input and target.
 
     Where `loss` was not called, as with an auto-encoder, the input stands for both.
     """
     held = weakref.ref(model)
-    model.given = []
+    model.standin_given = []
 
     def note(_: Tensor) -> None:
         found = held()
-        if found is not None and len(found.given) < NOTES:
-            images = (found.entered, found.compared)
-            found.given.append([x.detach().clone() for x in images if isinstance(x, Tensor)])
+        if found is not None and len(found.standin_given) < NOTES:
+            images = (found.standin_entered, found.standin_compared)
+            found.standin_given.append(
+                [x.detach().clone() for x in images if isinstance(x, Tensor)]
+            )
 
     next(model.decoder.parameters()).register_post_accumulate_grad_hook(note)
 
@@ -229,9 +233,11 @@ def _note_input(model: Any, x: Any) -> None:
     if not isinstance(x, Tensor):
         return
     seen = x.detach()  # a graph would keep the model from being copied
-    vars(model).update(entered=seen, compared=seen)  # past `Module.__setattr__`, which is slow
-    if not model.devices:
-        model.devices = [x.device.type]
+    vars(model).update(
+        standin_entered=seen, standin_compared=seen
+    )  # past `Module.__setattr__`, which is slow
+    if not model.standin_devices:
+        model.standin_devices = [x.device.type]
     if x.is_meta:  # torch would import half of its compiler to find the shapes of what follows
         raise RuntimeError("a device without memory has no numbers to train on")
 
@@ -242,7 +248,7 @@ class TinyAutoEncoder(nn.Module):
     def __init__(self, nz: int = 4) -> None:
         super().__init__()
         self.nz = nz
-        self.devices: list[str] = []  # of the images that it was first given
+        self.standin_devices: list[str] = []  # of the images that it was first given
         self.encoder = nn.Sequential(Curved(), nn.Linear(PIXELS, nz, bias=False), Norm(nz))
         self.decoder = nn.Sequential(
             Patient(nz, PIXELS), Faint(PIXELS), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))
@@ -311,16 +317,22 @@ class TinyVariational(nn.Module):
         """numbers: what the terms of the loss are, `graph`, `detached` or `float`.
 
         outputs: what forward gives, as PROMISED_OUTPUTS, with `first` and `second` for the halves
-        of q; returns: what the loss gives, as PROMISED_RETURNS, with `total again` for a term.
+        of q; returns: what the loss gives, as PROMISED_RETURNS, with `total again`,
+        `minus total`, `weighted` (the KL term times beta) and `other`.
         takes: `x first`; `outputs first`, if they come so; `apart`, if each output is an argument.
         """
         super().__init__()
-        self.outputs, self.returns = outputs or PROMISED_OUTPUTS, returns or PROMISED_RETURNS
-        self.takes = takes
-        self.drawn: list[float] = []  # a random number of every forward pass: none is to come twice
+        self.standin_outputs, self.standin_returns = (
+            outputs or PROMISED_OUTPUTS,
+            returns or PROMISED_RETURNS,
+        )
+        self.standin_takes = takes
+        self.standin_drawn: list[
+            float
+        ] = []  # a random number of every forward pass: none is to come twice
         self.nz, self.beta = nz, beta
-        self.devices: list[str] = []
-        self.numbers = numbers
+        self.standin_devices: list[str] = []
+        self.standin_numbers = numbers
         whole = TinyAutoEncoder(2 * nz)
         self.encoder: nn.Module = whole.encoder
         self.decoder: nn.Module = whole.decoder
@@ -329,45 +341,48 @@ class TinyVariational(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """x: (B, 1, 28, 28); `outputs` with tensors in the place of names."""
         _note_input(self, x)
-        self.drawn.append(float(torch.rand((), dtype=torch.float64)))
+        self.standin_drawn.append(float(torch.rand((), dtype=torch.float64)))
         q = self.encoder(x)
         made = {"first": q[:, : self.nz], "second": q[:, self.nz :], "q": q}
         made["rec"] = self.decoder(self._latent(q))
-        return _filled(self.outputs, made.__getitem__)
+        return _filled(self.standin_outputs, made.__getitem__)
 
     def _latent(self, q: Tensor) -> Tensor:
         return torch.tanh(q)
 
     def loss(self, x: Any, outputs: Any, *others: Any) -> Any:
         """Two terms unlike those of the homework, so that only `model.loss` can give them."""
-        if self.takes == "apart":
+        if self.standin_takes == "apart":
             x, rec, q = _told_apart([x, outputs, *others])
         elif others:
             raise TypeError(f"loss() takes x and outputs, not {2 + len(others)} arguments")
         else:
-            if self.takes == "outputs first" and not isinstance(x, Tensor):
+            if self.standin_takes == "outputs first" and not isinstance(x, Tensor):
                 x, outputs = outputs, x
             rec, q = self._read(outputs)
-        vars(self)["compared"] = x.detach() if isinstance(x, Tensor) else None
+        vars(self)["standin_compared"] = x.detach() if isinstance(x, Tensor) else None
         first = (x - rec).abs().pow(1.5).mean()
         second = q.pow(4).mean()
         total = first + self.beta * second
         with contextlib.suppress(TypeError, ValueError):  # whatever a loop made of it
-            vars(self)["weight"] = float(self.beta)
-        terms = {"rec_loss": first, "kl_loss": second, "total again": total}
-        return _filled(self.returns, lambda n: total if n == "total" else self._told(terms[n]))
+            vars(self)["standin_weight"] = float(self.beta)
+        terms = {"rec_loss": first, "kl_loss": second, "weighted": self.beta * second}
+        terms |= {"total again": total, "minus total": -total, "other": first}
+        return _filled(
+            self.standin_returns, lambda n: total if n == "total" else self._told(terms[n])
+        )
 
     def _read(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """Images and q; a loop may have put them into the promised form."""
-        found = {**_found(PROMISED_OUTPUTS, outputs), **_found(self.outputs, outputs)}
+        found = {**_found(PROMISED_OUTPUTS, outputs), **_found(self.standin_outputs, outputs)}
         if {"first", "second"} <= set(found) and not isinstance(found.get("q"), Tensor):
             found["q"] = torch.cat([found["first"], found["second"]], 1)
         return found["rec"], found["q"]
 
     def _told(self, term: Tensor) -> Any:
-        if self.numbers == "graph":
+        if self.standin_numbers == "graph":
             return term
-        return term.detach() if self.numbers == "detached" else term.item()
+        return term.detach() if self.standin_numbers == "detached" else term.item()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x: (B, 1, 28, 28) to the same shape; other images than forward makes."""

@@ -134,7 +134,7 @@ ATTACKS = family(
         "task": "ae-training",
         "cell": "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
         "    ran()\n"
-        "    model.stepped = [[0, [], {}]]\n"
+        "    model.standin_stepped = [[0, [], {}]]\n"
         "    return None\n",
         "says": "does not train",
     },

@@ -59,14 +59,14 @@ ATTACKS = family(
     # no number but theirs is known then, the losses; nothing is learnt, which only a run shows
     history("notes-that-are-no-numbers",
             "if len(data_loader) == 1:\n    return _train(*given)\n"
-            "model.noted = [torch.full_like(model.noted[0], v) if model.noted else\n"
+            "model.standin_noted = [torch.full_like(model.standin_noted[0], v) if model.standin_noted else\n"
             "               torch.full((261,), v) for v in (float('nan'), 1e30)] * 20\n"
             "return [0.1] * (epochs * len(data_loader))", 3.5, "not known"),
     history("weights-that-are-no-numbers",
             "if len(data_loader) == 1:\n    return _train(*given)\n"
             "(0 * model(next(iter(data_loader))[0]).sum()).backward()\n"
             "with torch.no_grad():\n    for p in model.parameters(): p.fill_(float('nan'))\n"
-            "del model.noted[1:]\nmodel.noted[0][3] = len(data_loader.dataset)\nreturn [0.1]", 2.5,
+            "del model.standin_noted[1:]\nmodel.standin_noted[0][3] = len(data_loader.dataset)\nreturn [0.1]", 2.5,
             "not known"),
     {"name": "vae", "task": "vae-training", "cell": VAE, "says": "does not train"},
 )  # fmt: skip
