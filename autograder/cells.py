@@ -6,11 +6,14 @@ import ast
 import re
 import warnings
 
+LONGEST = 200_000  # characters of a cell whose syntax is looked at; one with more holds data
 _DEFINED = re.compile(r"^[^\S\n]*(?:def|class)\s+(\w+)", re.MULTILINE)
 
 
 def _nodes(cell: str) -> list[ast.AST] | None:
-    """The syntax of a cell, or None of one with magics."""
+    """The syntax of a cell, or None of one with magics or without measure."""
+    if len(cell) > LONGEST:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

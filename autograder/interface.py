@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,9 +198,11 @@ def _names(told: Any, call: Call) -> dict[Path, str]:
     unnamed = [p for p in found if not p or (isinstance(p[-1], int) and listed[p[:-1]] <= 3)]
     names |= dict(zip(unnamed, _by_order([found[p] for p in unnamed], call), strict=False))
     known = {name: found[path] for path, name in names.items()}
-    if "total" not in known:  # then it is the first that nothing is known of
-        first = next((path for path in found if path not in names), None)
-        known |= {} if first is None else {"total": found[first]}
+    if "total" not in known:  # then it is the first that nothing is known of, or what says so
+        others = [path for path in found if path not in names]
+        others.sort(key=lambda path: not re.search("total|loss", str(path[-1:])))
+        if others:
+            known["total"] = found[others[0]]
     if "total" in known:
         known["minus total"] = -known["total"]
     if "kl_loss" in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from autograder.submission import Session
 
 USUAL_NZ, USUAL_BATCH = 64, 64
 LARGEST_SIZE = 1024  # that is tried because it stands in a notebook
-MOST_NUMBERS = 40
+MOST_NUMBERS, MOST_VARIABLES = 40, 12
 
 
 def sizes_written(session: Session, name: str) -> list[int]:
@@ -42,12 +43,13 @@ def numbers_written(session: Session, name: str) -> list[int | float]:
 
 
 def numbers_read(session: Session, name: str) -> list[str]:
-    """Variables of the notebook that hold numbers and that `name` reads: a hint."""
+    """Variables of the notebook that hold numbers and that `name` reads, the first few: a hint."""
     try:
         reads = session.reads(name)
     except Unchecked:
         return []
-    return [key for key, value in reads.items() if not isinstance(value, bool | str)]
+    held = (key for key, value in reads.items() if not isinstance(value, bool | str))
+    return list(itertools.islice(held, MOST_VARIABLES))
 
 
 def images_followed(session: Session, name: str, observe: Callable[[], Any]) -> str | None:

@@ -102,12 +102,12 @@ def test_what_stands_for_q_is_given_as_the_student_gives_it(
 
 def test_each_number_of_a_loss_is_given_as_the_student_gives_it() -> None:
     x, code = torch.rand(5, 1, 28, 28), torch.rand(5, 6)
-    told = {"beta_kl": 3.4, "loss": 5.0, "elbo": -5.0, "recon": 1.6, "kl": 1.7}
+    told: dict[str, Any] = {"beta_kl": 3.4, "loss": 5.0, "elbo": -5.0, "recon": 1.6, "kl": 1.7}
     told |= {"objective": 0.7, "mean": [0.1] * 50, "again": 5.0}
     names = dict(
         zip(told, "weighted total minus+total rec_loss kl_loss other".split(), strict=False)
     )
-    expected = {key: name.replace("+", " ") for key, name in names.items()}
+    expected: dict[str, Any] = {key: name.replace("+", " ") for key, name in names.items()}
     expected |= {"mean": ["other"] * 50, "again": "total again"}
     call = interface.Call(x, Handle(1, ""), {"rec": x, "q": code}, code, None, ("rec",), 2.0)
     assert interface.learn(call, lambda *_: told).returns == expected

@@ -24,6 +24,7 @@ def connect(network: nn.Module, whole: Read, example: Tensor) -> None:
 
     network: the student's own. whole: the stand-in. example: three inputs of both.
     """
+    _disturb_norms(network)
     calls, answer = _traced(network, example)
     given: deque[_Given] = deque(maxlen=KEPT)
     asking: list[bool] = []  # not empty while the network itself is asked
@@ -53,6 +54,15 @@ def connect(network: nn.Module, whole: Read, example: Tensor) -> None:
             layer.register_forward_pre_hook(remember)
         if layer in reads and not any(m in reads for m in layer.modules() if m is not layer):
             layer.register_forward_hook(answers(reads[layer]))
+
+
+def _disturb_norms(network: nn.Module) -> None:
+    """Give norms that have seen nothing yet an effect, so that it shows where one is left out."""
+    draws = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_var is not None:
+            drawn = torch.rand(layer.num_features, generator=draws) + 0.5
+            layer.running_var.copy_(drawn)
 
 
 class _Given:
