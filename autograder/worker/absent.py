@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Subset
 
 _IMAGES = 64  # of a dataset that is not here
 
@@ -74,10 +75,53 @@ def is_want_of_data(error: BaseException) -> bool:
 
 
 def imitate_mnist() -> None:
-    """Let torchvision's MNIST, and its kin, hold a few images wherever they are asked for."""
+    """Let torchvision's MNIST, and its kin, repeat a few images, as many times as it has.
+
+    A pass of a loader is one over the few.
+    """
     module = sys.modules.get("torchvision.datasets.mnist")
-    if module is not None and module.MNIST.__init__ is not _few_images:
-        module.MNIST.__init__ = _few_images
+    if module is None or module.MNIST.__init__ is _few_images:
+        return
+    item, sampler = module.MNIST.__getitem__, vars(DataLoader)["_index_sampler"].fget
+
+    def repeated(self: Any, index: Any) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"of {len(self)} images there is no number {index}")
+        return item(self, int(index) % _IMAGES)
+
+    def few(self: DataLoader[Any]) -> Any:
+        whole = sampler(self)
+        return _Few(whole) if _repeats(self.dataset) else whole
+
+    module.MNIST.__init__ = _few_images
+    module.MNIST.__len__ = lambda self: 60_000 if self.train else 10_000
+    module.MNIST.__getitem__ = repeated
+    DataLoader._index_sampler = property(few)  # type: ignore[assignment]
+
+
+class _Few:
+    """The first indices of a sampler, one by one or in batches; it is as long as ever."""
+
+    def __init__(self, whole: Any) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __iter__(self) -> Iterator[Any]:
+        left = _IMAGES
+        for found in self.whole:
+            yield found
+            left -= len(found) if isinstance(found, list) else 1
+            if left <= 0:
+                return
+
+
+def _repeats(data: Any) -> bool:
+    """Whether a dataset is such a one, or a part of it."""
+    while isinstance(data, Subset):
+        data = data.dataset
+    return is_imitated(data)
 
 
 def is_imitated(value: Any) -> bool:
