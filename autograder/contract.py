@@ -78,3 +78,8 @@ MISCONCEPTIONS = frozenset(
     too-slow out-of-memory
     """.split()
 )
+
+
+def counted(number: float, what: str) -> str:
+    """So many of what is named in the singular."""
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"

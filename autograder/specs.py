@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autograder.contract import counted
 from autograder.layers import Block, Layer
 from autograder.outcomes import Wrong
 
@@ -24,7 +25,7 @@ class Spec:
         names = {"conv": "convolution", "transposed": "transposed convolution"}
         if self.kind == "linear":
             return f"the linear layer to {self.channels}" if self.channels else "the linear layer"
-        return f"the {names[self.kind]} to {self.channels} channels at {size}"
+        return f"the {names[self.kind]} to {counted(self.channels, 'channel')} at {size}"
 
 
 def compare_weights(found: list[Block], spec: list[Spec]) -> None:
@@ -103,11 +104,15 @@ def _compare_layer(block: Block, row: Spec) -> None:
     layer = block.weight
     if row.kind == "linear":
         if row.channels and layer.channels != row.channels:
-            raise Wrong(f"{row} gives {layer.channels} numbers.".capitalize(), "wrong-channels")
+            raise Wrong(
+                f"{row} gives {counted(layer.channels, 'number')}.".capitalize(), "wrong-channels"
+            )
         return
     size, kernel = (row.resolution,) * 2, (row.kernel,) * 2
     if layer.channels != row.channels:
-        raise Wrong(f"Expected {row}, found {layer.channels} channels.", "wrong-channels")
+        raise Wrong(
+            f"Expected {row}, found {counted(layer.channels, 'channel')}.", "wrong-channels"
+        )
     if layer.kernel != kernel:
         seen = "x".join(map(str, layer.kernel[:2]))
         grouped = " in groups" if len(layer.kernel) > 2 else ""

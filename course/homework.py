@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder import notebook
-from autograder.contract import ANSWERS, TASKS
+from autograder.contract import ANSWERS, TASKS, counted
 from autograder.notebook import NotebookError, grade_id, load
 
 POINTS = {part.id: part.points for part in (*TASKS, *ANSWERS)}
@@ -49,8 +49,9 @@ def faults(cells: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
             found.append(f"{where}: its points are {points!r}; a number from 0 on is needed.")
         elif points != POINTS.get(name, points):
             notes.append(
-                f"{where} is worth {points:g} points here, {POINTS[name]:g} in the prose and in "
-                "what students see of the checks: see docs/instructors.md, Changing points."
+                f"{where} is worth {counted(points, 'point')} here, {POINTS[name]:g} in the "
+                "prose and in what students see of the checks: see docs/instructors.md, "
+                "Changing points."
             )
         if name not in POINTS and not told.get("solution"):
             near = difflib.get_close_matches(name, POINTS, 1)

@@ -97,7 +97,7 @@ def rebuild(
 
 
 def _test(cell: Graded, verdict: Verdict) -> NotebookNode:
-    text = verdicts.shown(verdict, cell.id)
+    text = verdicts.shown(verdict, cell.id, cell.points)
     output = new_output("stream", name="stdout", text=clean.short(text) + "\n")
     marked = {"nbgrader": cell.metadata}
     made: NotebookNode = new_code_cell(cell.source, outputs=[output], metadata=marked)

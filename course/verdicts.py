@@ -23,7 +23,7 @@ from typing import Any
 
 import autograder
 from autograder import weights_file
-from autograder.contract import ANSWERS, TASKS
+from autograder.contract import ANSWERS, TASKS, counted
 from autograder.grading import FAULT
 from autograder.notebook import Notebook, NotebookError, read
 
@@ -126,7 +126,7 @@ def _graded(
         try:
             for number, done in enumerate(as_completed(running), start=1):
                 key, verdict = running[done], done.result()
-                shown = verdict.fault or verdict.reason or f"{verdict.total:g} points"
+                shown = verdict.fault or verdict.reason or counted(verdict.total, "point")
                 tell(f"Graded {number} of {len(running)}: {pending[key][0]}: {shown}")
                 yield key, verdict
         except BaseException:
@@ -180,14 +180,15 @@ def _grade(key: str, path: Path, options: Options) -> Verdict:
     return verdict
 
 
-def shown(verdict: Verdict, task: str) -> str:
-    """What a student and the person who grades read below a task."""
+def shown(verdict: Verdict, task: str, worth: float | None = None) -> str:
+    """What is read below a task; worth: the points of its cell, which an instructor may change."""
     if verdict.fault:
         return f"{task}: not graded yet. {verdict.fault}"
     if task not in verdict.tasks:
         return f"{task}: 0 points. {verdict.reason}"
     told = verdict.tasks[task]
-    points = f"{told['score']:g} of {told['max_score']:g} points"
+    most = told["max_score"] if worth is None else worth
+    points = f"{told['score'] / told['max_score'] * most:g} of {counted(most, 'point')}"
     if verdict.share(task) is None:
         lines = [f"{task}: not graded yet. The program found {points}, but failed on a part."]
     else:

@@ -209,10 +209,11 @@ def test_points_changed_in_the_source_scale_the_scores(own_course: Path) -> None
         if cell["id"] == "encoder":
             cell["metadata"]["nbgrader"]["points"] = 6
     source.write_text(json.dumps(content), encoding="utf-8")
-    for step in ("generate_assignment", "autograde"):
+    for step in ("generate_assignment", "autograde", "generate_feedback"):
         assert nbgrader(own_course, step, "vae").returncode == 0
     assert scores(own_course)["real-student"]["encoder"] == (4.0, False)
     assert scores(own_course)["complete"]["encoder"] == (6.0, False)
+    assert "encoder: 4 of 6 points (partial)" in feedback(own_course, "real-student")
 
 
 def test_quickstart_makes_a_course_in_which_nbgrader_works(tmp_path: Path) -> None:
@@ -229,3 +230,4 @@ def test_quickstart_makes_a_course_in_which_nbgrader_works(tmp_path: Path) -> No
     empty = nbgrader(folder, "autograde", "vae")
     assert empty.returncode == 1
     assert "No submissions were found" in empty.stderr
+    assert "mean `nbgrader autograde vae`" in nbgrader(folder, "autograde", "vea").stderr

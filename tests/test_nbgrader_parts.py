@@ -25,6 +25,7 @@ from autograder.notebook import (
 from course import clean
 from course.rebuild import Graded, rebuild
 from course.settings import configure
+from course.validate import Validator
 from course.verdicts import Verdict, shown
 from solution import notebook as built
 from tests import classroom
@@ -159,6 +160,11 @@ def test_lone_surrogates_do_not_stop_a_copy_from_being_written() -> None:
     assert json.dumps(notebook, ensure_ascii=False).encode()
 
 
+def test_validating_cuts_no_reason() -> None:
+    reason = f"encoder: {'no ' * 60}\n  more"
+    assert Validator()._indent(reason).splitlines() == [f"    {r}" for r in reason.splitlines()]
+
+
 def page(resources: dict[str, Any]) -> str:
     """An answer as formgrader or feedback shows it."""
     config = Config()
@@ -191,4 +197,5 @@ def test_a_task_in_which_the_grader_failed_is_left_to_a_person() -> None:
     assert [(task, check["id"]) for task, check in verdict.broken()] == [("encoder", "codes")]
     text = " ".join(shown(verdict, "encoder").split())
     assert text.startswith("encoder: not graded yet.")
+    assert shown(verdict, "decoder", 1.0).startswith("decoder: 1.66667 of 1 point (")
     assert "RuntimeError: no answer" in text
