@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import json
 import os
+import warnings
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from nbgrader import converters, utils
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters.base import NbGraderException
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata
+from sqlalchemy.exc import SAWarning
 from traitlets import Bool, Integer, List
 
 from autograder import sandbox, weights_file
@@ -80,12 +83,17 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
                 assignment = None
             notebooks = [] if assignment is None else assignment.notebooks
             made = {notebook.name: _graded_cells(notebook) for notebook in notebooks}
+            others = [each.name for each in gradebook.assignments if each.name != assignment_id]
         made = {n: c for n, c in made.items() if any(verdicts.known_task(cell.id) for cell in c)}
         if not made:
             message = (
                 f"The gradebook knows no task of the homework in '{assignment_id}'; "
                 f"run `nbgrader generate_assignment {assignment_id}` first"
             )
+            if others:
+                message += (
+                    f", or did you mean `nbgrader autograde {_nearest(assignment_id, others)}`?"
+                )
             self.log.error(message)
             raise NbGraderException(message)
         return made
@@ -185,7 +193,11 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
                 self.log.warning("%s: timestamp.txt holds no time, so it is ignored", folder)
         with Gradebook(self.coursedir.db_url, self.coursedir.course_id) as gradebook:
             gradebook.update_or_create_student(student_id)
-            booked = gradebook.update_or_create_submission(assignment_id, student_id, **arguments)
+            with warnings.catch_warnings():  # nbgrader looks rows up before it has added them all
+                warnings.filterwarnings("ignore", "Object of type <Submitted", SAWarning)
+                booked = gradebook.update_or_create_submission(
+                    assignment_id, student_id, **arguments
+                )
             if booked.total_seconds_late > 0:
                 self.log.warning("%s is %s seconds late", booked, booked.total_seconds_late)
         for path in submitted.kept_files(self._found[self.notebooks[0]]):
@@ -283,6 +295,11 @@ class Autograde(converters.Autograde):  # type: ignore[misc]
             for comment in booked.comments:
                 comment.auto_comment = _remark(comment.name, answers, verdict)
             gradebook.db.commit()
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """The name that is most like another."""
+    return max(names, key=lambda each: SequenceMatcher(None, name, each).ratio())
 
 
 def _points(share: float | None, most: float) -> float | None:
