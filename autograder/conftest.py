@@ -50,17 +50,18 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+class _CannotRun(pytest.UsageError, pytest.Collector.CollectError):  # type: ignore[misc]
+    """What pytest tells in one line, whether it reads this file first or while it collects."""
+
+
 def _run_from_options(config: pytest.Config) -> Run:
     asked = config.getoption("--notebook")
-    path = Path(asked) if asked else _default_notebook()
     try:
+        path = Path(asked) if asked else _default_notebook()
         notebook = read(path)
-    except NotebookError as error:
-        raise pytest.UsageError(str(error)) from error
-    try:
         device = devices.chosen(config.getoption("--device"))
-    except devices.NoDevice as error:
-        raise pytest.UsageError(str(error)) from error
+    except (NotebookError, devices.NoDevice) as error:
+        raise _CannotRun(str(error)) from error
     boxed = not config.getoption("--unboxed") and sandbox.missing() is None
     fork = not config.getoption("--no-fork")
     seed = config.getoption("--seed")
@@ -76,10 +77,24 @@ def _run_from_options(config: pytest.Config) -> Run:
 
 
 def _default_notebook() -> Path:
-    for folder in (Path(), Path(".."), Path(__file__).resolve().parents[1]):
+    """vae.ipynb, here, above or beside the checks; where there is none, what lies there is told."""
+    folders = (Path(), Path(".."), Path(__file__).resolve().parents[1])
+    for folder in folders:
         if (folder / "vae.ipynb").is_file():
             return folder / "vae.ipynb"
-    return Path("vae.ipynb")
+    searched: dict[Path, Path] = {}
+    for folder in folders:
+        searched.setdefault(folder.resolve(), folder)
+    missing = f"vae.ipynb: no such file in {' or '.join(map(str, searched))}"
+    for folder in searched.values():
+        if others := sorted(folder.glob("*.ipynb")):
+            raise NotebookError(
+                f"{missing}, only {', '.join(map(str, others[:3]))}; rename yours to vae.ipynb, or "
+                f"name it: pytest autograder/ --notebook {others[0]}"
+            )
+    raise NotebookError(
+        f"{missing}, nor another notebook; name yours: pytest autograder/ --notebook FILE"
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -205,6 +220,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     graded = {r.task for r in run.grade.results}
     tasks = tuple(task for task in contract.TASKS if task.id in graded)
+    if not any(argument.startswith("-r") for argument in config.invocation_params.args):
+        terminalreporter.reportchars = ""  # the table says all that the short summary does
     terminalreporter.section(run.grade.notebook.name)
     report.show(run.grade, terminalreporter._tw._file, tasks, answers=len(tasks) > 1)
     if not run.submission.boxed:

@@ -51,6 +51,8 @@ def _add_answers(made: Table, grade: Grade) -> None:
         status = answer_status(answer, text)
         shown = f"- / {answer.points:g}"
         length = f"{words(text)} of at most {answer.limit} words; graded by a person"
+        if not words(text):
+            length = f"nothing is written; at most {answer.limit} words are asked for"
         made.add_row(answer.id, shown, Text(status, _STYLES[status]), Text(length))
 
 

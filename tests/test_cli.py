@@ -256,12 +256,25 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+def test_what_cannot_be_written_is_told_before_the_grading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus.write(corpus.submission("student"), tmp_path / "vae.ipynb")
+    monkeypatch.setattr(cli, "_perform", lambda _: pytest.fail("it was graded"))
+    call = ["grade", str(tmp_path / "vae.ipynb"), "--unboxed", "--json"]
+    for target in (tmp_path, tmp_path / "missing" / "out.json"):
+        assert cli.main([*call, str(target)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
 def test_pytest_on_the_untouched_release(tmp_path: Path) -> None:
     student_folder(tmp_path, ROOT / "release" / "vae" / "vae.ipynb")
     done = run_pytest(tmp_path)
     assert done.returncode == 1
     assert "0 / 31" in done.stdout
     assert done.stdout.count("not-attempted") >= 10
+    assert done.stdout.count("nothing is written") == 5
+    assert "short test summary" not in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -279,3 +292,14 @@ def test_pytest_names_a_missing_notebook(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, "--notebook", "other.ipynb")
     assert done.returncode == 4
     assert "other.ipynb: no such file" in done.stderr
+    (tmp_path / "vae.ipynb").rename(tmp_path / "mine.ipynb")
+    done = run_pytest(tmp_path)
+    assert done.returncode == 4
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert f"no such file in {tmp_path.resolve()}" in done.stderr
+    assert "--notebook mine.ipynb" in done.stderr
+    plain = subprocess.run(
+        [sys.executable, "-m", "pytest"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert plain.stdout.count("--notebook mine.ipynb") == 1
+    assert "Error: vae" not in plain.stdout
