@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import json
+import os
 import secrets
 import signal
 import sys
@@ -108,6 +109,8 @@ def _grade(parsed: argparse.Namespace) -> int:
     with contextlib.suppress(OSError):
         if parsed.json is not None and parsed.json.samefile(parsed.notebook):
             return _refuse(f"{parsed.json}: is the notebook; the JSON needs another file")
+    if parsed.json is not None and (why := _unwritable(parsed.json)):
+        return _refuse(f"{parsed.json}: cannot be written ({why}); nothing was graded")
     reason = None if parsed.unboxed else sandbox.missing()
     if reason is not None:
         return _refuse(
@@ -169,6 +172,17 @@ def _grade(parsed: argparse.Namespace) -> int:
         except OSError as error:
             return _refuse(f"{parsed.json}: cannot be written ({error.strerror})")
     return 0
+
+
+def _unwritable(path: Path) -> str:
+    """Why a file cannot be written, as far as that shows before; empty where nothing does."""
+    if path.is_dir():
+        return "it is a folder"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return "there is no permission to"
+    return ""
 
 
 def _perform(grading: object) -> None:
