@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,11 +201,75 @@ def test_conditional_definitions_are_run() -> None:
          "@of_a_newer_python\ndef f(x: of_a_newer_python[T, 1] = 1): return x"],
         ["from no_such import Writer\nw = Writer('runs')",
          "def f():\n  w.add('a', 1)\n  return 1"],
+        ["t = {}", "mark = t.setdefault('a', 1)", "def f(): return t['a']"],
+        ["t = {}", "assert t.setdefault('a', 1)", "def f(): return t['a']"],
+        ["t = {}", "print(t.setdefault('a', 1))", "def f(): return t['a']"],
+        ["s = []", "[s.append(n) for n in (1, 2)]", "def f(): return s[0]"],
+        ["s = [0, 1]", "del s[0]", "def f(): return s[0]"],
+        ["class A: pass", "a = A()", "vars(a).update(x=1)", "def f(): return a.x"],
+        ["class A: pass\nclass B: pass", "for c in (A, B): c.x = 1", "def f(): return B.x"],
+        ["class A: pass\nclass B: pass",
+         "for i, (c, v) in enumerate(zip((A, B), (0, 1))): c.x = v", "def f(): return B.x"],
+        ["class A: pass\nclass B: pass", "def brand(c): c.x = 1", "for c in (A, B): brand(c)",
+         "def f(): return B.x"],
+        ["class A: pass", "[setattr(A, n, 1) for n in ('x',)]", "def f(): return A.x"],
+        ["s = {}", "def configure(*, into, **k): into.update(k)", "configure(into=s, a=1)",
+         "def f(): return s['a']"],
+        ["globals().update(dict(a=1))", "def f(): return a"],
+        ["for k, v in dict(a=1).items(): globals()[k] = v", "def f(): return a"],
+        ["exec('a = 1')", "def f(): return a"],
+        ["for n in 'ab': exec(f'{n} = 1')", "def f(): return a"],
+        ["import torch", "t = torch.zeros(1)", "torch.nn.init.constant_(t, 1)",
+         "def f(): return int(t)"],
+        ["s = []", "list.append(s, 1)", "def f(): return s[0]"],
+        ["class A: pass", "o = A()", "object.__setattr__(o, 'a', 1)", "def f(): return o.a"],
+        ["import os", "%env HERE=1", "os.environ.setdefault('THERE', '1')",
+         "def f(): return int(os.environ['HERE']) * int(os.environ['THERE'])"],
     ],
 )  # fmt: skip
 def test_whatever_defines_is_run(cells: list[str]) -> None:
     prefix = [cell for cell in cells if cell.startswith("no = ")]
     assert value(*prefix, *(cell for cell in cells if cell not in prefix)) == 1
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["import os", "os.makedirs('a/b', exist_ok=True)"],
+        ["from pathlib import Path", "Path('a/b').mkdir(parents=True)"],
+        ["import os", "if not os.path.exists('a/b'): os.makedirs('a/b')"],
+        ["from os import makedirs", "for d in ('a', 'a/b'): makedirs(d)"],
+        ["!mkdir -p a/b && ls"],
+        ["d = 'a'", "!mkdir -p {d}/b"],
+        ["%%bash\nls\nmkdir -p a/b"],
+        ["!mkdir a", "%%writefile a/b\nno Python ("],
+        ["!mkdir a", "with open('a/b', 'w') as file: file.write('1')"],
+        ["!mkdir a", "from pathlib import Path", "Path('a/b').write_text('1')"],
+    ],
+)
+def test_folders_and_files_that_cells_make_are_there(
+    cells: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value(*cells, "def f(): return 1")
+    assert (tmp_path / "a" / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        "plt.imshow(t)",
+        "x = t.mean()",
+        "print(t.item())",
+        "exec(f'train_vae({t})')",
+        "with open('x', 'w') as file: print(g(t), file=file)",
+        "for row in t: plt.plot(row)",
+    ],
+)
+def test_what_changes_nothing_is_left_out(left_out: str) -> None:
+    cells = ["def g(t): return t", "t = [1]", left_out, "def f(): return g(t)"]
+    notebook = definitions.read(cells, lambda cell, index: True)
+    assert {s.cell for s in selection.needed(notebook, {"f"}, {"train_vae"})} == {0, 1, 3}
 
 
 @pytest.mark.parametrize(

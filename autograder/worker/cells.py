@@ -22,7 +22,7 @@ def plain_python(source: str) -> str:
     first = source.lstrip().split(None, 1)[0] if source.strip() else ""
     if first.startswith("%%"):
         if first not in _KEPT_CELL_MAGICS and not WRITTEN_MODULE.match(source):
-            return ""
+            return _written_file(source) or _folders_of_shell(source)
         source = source.replace(first, "#", 1)
     lines = source.split("\n")
     for _ in lines[:MAGICS]:
@@ -36,6 +36,40 @@ def plain_python(source: str) -> str:
             break
     plain = "\n".join(lines)
     return plain if _parses(plain) or not _parses(made := newer.older(plain)) else made
+
+
+_WRITTEN_FILE = re.compile(r"\s*%%(?:write)?file\s+(-a\s+)?([^\n]+)\n")
+_FOLDER = re.compile(r"^(\s*)[!%]*mkdir((?:\s+(?:-p|--parents|[\w./~${}'\"-]+))+)\s*(?:$|&&|;|#)")
+_VARIABLE = re.compile(r"\{(\w+)\}|\$\{?(\w+)\}?")
+_SETTING = re.compile(r"^(\s*)%(?:set_)?env\s+(\w+)[\s=]\s*(\S.*)$")
+
+
+def _written_file(source: str) -> str:
+    """What writes the text that a cell is to write to a file, in Python; nothing for others."""
+    begin = _WRITTEN_FILE.match(source)
+    if begin is None:
+        return ""
+    path, way = begin[2].strip().strip("'\""), "a" if begin[1] else "w"
+    text = source[begin.end() :].rstrip("\n") + "\n"
+    return f"with open({path!r}, {way!r}) as _file: _file.write({text!r})"
+
+
+def _folders_of_shell(source: str) -> str:
+    """The folders that a cell for a shell makes, in Python."""
+    if source.split(None, 1)[0] not in ("%%bash", "%%sh", "%%!", "%%sx", "%%system"):
+        return ""
+    return "\n".join(_folders(line) or "" for line in source.split("\n"))
+
+
+def _folders(line: str) -> str | None:
+    """A line that makes folders with `mkdir`, in Python; None for any other."""
+    found = _FOLDER.match(line)
+    if not found:
+        return None
+    words = [word.strip("'\"") for word in found[2].split() if not word.startswith("-")]
+    paths = [_VARIABLE.sub(lambda v: "{" + (v[1] or v[2]) + "}", word) for word in words]
+    made = ", ".join(f"f{path!r}" if "{" in path else repr(path) for path in paths)
+    return f"{found[1]}for _folder in ({made},): __import__('os').makedirs(_folder, exist_ok=True)"
 
 
 def _parses(source: str) -> bool:
@@ -96,5 +130,11 @@ def _without_magic(line: str) -> str | None:
     value = _MAGIC_VALUE.match(line)
     if value:
         return value[1] + "None"
+    setting = _SETTING.match(line)
+    if setting:
+        return f"{setting[1]}__import__('os').environ[{setting[2]!r}] = {setting[3]!r}"
+    folders = _folders(line)
+    if folders is not None:
+        return folders
     magic = _MAGIC.match(line)
     return magic[1] + "pass" if magic else None

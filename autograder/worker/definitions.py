@@ -40,6 +40,7 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
         notebook.sources[-1] = plain_python(source)
         try:
             tree = ast.parse(notebook.sources[-1], f"<cell {number + 1}>")
+            tree.body = [part for node in tree.body for part in _spelt_out(node)]
             tree.body = [made for node in tree.body for made in _of_notebook(node, written)]
             statements = list(_statements(number, tree))
         except SyntaxError as error:
@@ -61,6 +62,24 @@ def read(cells: list[str], progress: Callable[[int, int], bool]) -> Notebook:
                 message = f"ends with the `raise` in line {line}, before that"
                 notebook.broken.append(_left_out(number, line, message, names))
     return notebook
+
+
+def _spelt_out(node: ast.stmt) -> list[ast.stmt]:
+    """A statement, or those of the text that it hands to `exec`: `exec("ngf = 32")`."""
+    match node:
+        case ast.Expr(ast.Call(ast.Name("exec"), [ast.Constant(str(text))], [])):
+            pass
+        case _:
+            return [node]
+    try:
+        made = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [node]
+    for statement in made:
+        for part in ast.walk(statement):
+            if hasattr(part, "lineno"):
+                ast.copy_location(part, node)
+    return made
 
 
 _NAMESPACE = "__import__('types').SimpleNamespace"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import symtable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,16 @@ IMPORTS = (ast.Import, ast.ImportFrom)
 _BINDERS = (*SCOPES, *IMPORTS, ast.Assign, ast.AnnAssign, ast.AugAssign)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
 BLOCKS = (ast.If, ast.Try, ast.With, ast.Match)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_NAMESPACES = ("globals", "locals", "vars")
+_FOLDERS = ("makedirs", "mkdir")
+_FILES = ("write_text", "write_bytes")
+# methods that change their object, or what a library's function is handed first
+CHANGING = re.compile(
+    r"(?:add|append|clear|copyto|del|discard|extend|fill|heap|insert|insort|load_state|merge|move_to"
+    r"|place|pop|push|put|register|remove|reverse|rotate|set|shuffle|sort(?!ed)|subtract|update"
+    r"|__(?:set|del|i)\w+__)\w*|\w*[^\W_]_"
+)
 
 
 @dataclass
@@ -28,10 +39,15 @@ class Statement:
     calls: set[str]  # what it or its decorators call by name
     changes: set[str]  # names whose objects it changes: `VAE.loss = ...`, `layers.append(...)`
     arguments: set[str]  # names that it, or a decorator of it, hands to what it calls
+    touches: set[str]  # names whose objects calls within it change: `last = rows.pop()`
+    handed: dict[str, set[str]]  # names that calls within it are handed, by what is called
+    lasts: str  # what it leaves that has no name: "names", "folders", "files" or nothing
 
     @property
     def runs(self) -> bool:
         """Whether it is of a kind that defines something (no bare expression)."""
+        if isinstance(self.node, ast.Delete):
+            return not any(isinstance(target, ast.Name) for target in self.node.targets)
         return isinstance(self.node, (*_BINDERS, *BLOCKS, *LOOPS))
 
 
@@ -47,6 +63,9 @@ def statement_of(cell: int, index: int, node: ast.stmt) -> Statement:
         _called(node),
         names_changed(node),
         _arguments(node),
+        names_touched(node),
+        _handed(node),
+        _lasts(node),
     )
 
 
@@ -75,6 +94,9 @@ def names_bound(node: ast.AST) -> Iterator[str]:
         yield node.name
         return
     if isinstance(node, ast.Lambda):
+        return
+    if isinstance(node, _COMPREHENSIONS):
+        yield from _walrus(node)
         return
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
         yield node.id
@@ -130,14 +152,15 @@ def _called(node: ast.AST) -> set[str]:
 def names_changed(node: ast.stmt) -> set[str]:
     """Names whose objects a statement, or one within it, changes without binding them."""
     if isinstance(node, (*BLOCKS, *LOOPS)):
-        return {name for part in statements_within(node) for name in _changed_at_once(part)}
+        changed = {name for part in statements_within(node) for name in _changed_at_once(part)}
+        return _with_sources(node, changed)
     return _changed_at_once(node)
 
 
 def _changed_at_once(node: ast.stmt) -> set[str]:
     if isinstance(node, SCOPES):  # `@registry.register` puts what it decorates into a registry
         return {_root(d) for d in node.decorator_list if _attribute(d)} - {""}
-    if isinstance(node, ast.Assign):
+    if isinstance(node, ast.Assign | ast.Delete):
         targets: list[ast.expr] = node.targets
     elif isinstance(node, ast.AugAssign | ast.AnnAssign):
         targets = [node.target]
@@ -157,6 +180,16 @@ def is_setattr(node: ast.stmt) -> bool:
     call = node.value if isinstance(node, ast.Expr) else None
     function = call.func if isinstance(call, ast.Call) else None
     return isinstance(function, ast.Name) and function.id == "setattr"
+
+
+def names_stored(node: ast.stmt) -> set[str]:
+    """Names whose attributes or items a statement, or one within it, assigns."""
+    stored = (
+        part
+        for part in at_once(node)
+        if isinstance(part, ast.Attribute | ast.Subscript) and isinstance(part.ctx, ast.Store)
+    )
+    return {_root(part) for part in stored} - {""}
 
 
 def _unpacked(target: ast.expr) -> Iterator[ast.expr]:
@@ -182,7 +215,175 @@ def statements_within(node: ast.AST) -> Iterator[ast.stmt]:
             yield from statements_within(child)
 
 
+def at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """What is within a statement or a function, but not within functions that it defines."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if isinstance(child, ast.ClassDef):
+            yield from ast.walk(child)
+        elif not isinstance(child, (*FUNCTIONS, ast.Lambda)):
+            yield from at_once(child)
+
+
+def _calls_at_once(node: ast.AST) -> list[ast.Call]:
+    if isinstance(node, SCOPES):
+        return []
+    return [part for part in at_once(node) if isinstance(part, ast.Call)]
+
+
+def names_touched(node: ast.stmt) -> set[str]:
+    """Names whose objects the calls within a statement change: `print(table.pop('a'))`."""
+    touched = set[str]()
+    for call in _calls_at_once(node):
+        function = call.func
+        if isinstance(function, ast.Attribute) and CHANGING.fullmatch(function.attr):
+            touched.add(_plain_root(function.value))
+        elif isinstance(function, ast.Name) and function.id in ("setattr", "delattr", "next"):
+            touched |= {_plain_root(argument) for argument in call.args[:1]}
+    return _with_sources(node, touched) - {""}
+
+
+def _handed(node: ast.stmt) -> dict[str, set[str]]:
+    """What calls within a statement are handed, by the name of what is called.
+
+    `name.`, with a dot, stands for what `name.append` and its kind are handed first.
+    """
+    handed: dict[str, set[str]] = {}
+    for call in _calls_at_once(node):
+        function, given = call.func, [*call.args, *(k.value for k in call.keywords)]
+        if isinstance(function, ast.Name):
+            called = function.id
+        elif isinstance(function, ast.Attribute) and CHANGING.fullmatch(function.attr):
+            called, given = f"{_plain_root(function)}.", given[:1]
+        else:
+            continue
+        parts = [part for argument in given for part in _unpacked(argument)]
+        roots = _with_sources(node, {_plain_root(part) for part in parts}) - {""}
+        handed[called] = handed.get(called, set()) | roots
+    return handed
+
+
+def _with_sources(node: ast.AST, names: set[str]) -> set[str]:
+    """Names, and for those that are variables of loops within a statement what they go through."""
+    sources: dict[str, set[str]] = {}
+    loops = [
+        part for part in (node, *at_once(node)) if isinstance(part, ast.For | ast.comprehension)
+    ]
+    for loop in loops if names else ():
+        for target, iterated in _pairs(loop.target, loop.iter):
+            for name in names_bound(target):
+                sources.setdefault(name, set()).update(iterated)
+    found, coming = set[str](), [*names]
+    while coming:
+        name = coming.pop()
+        if name not in found:
+            found.add(name)
+            coming += sources.get(name, ())
+    return found
+
+
+def _pairs(target: ast.expr, iterated: ast.expr) -> Iterator[tuple[ast.expr, set[str]]]:
+    """The variables of a loop, each with the names that hold what it stands for."""
+    called = iterated.func if isinstance(iterated, ast.Call) else None
+    way, parts = getattr(called, "id", ""), getattr(target, "elts", [])
+    given = iterated.args if isinstance(iterated, ast.Call) else []
+    if way == "enumerate" and len(parts) == 2 and given:
+        yield from _pairs(parts[1], given[0])
+    elif way == "zip" and len(parts) == len(given):
+        for part, argument in zip(parts, given, strict=True):
+            yield from _pairs(part, argument)
+    else:
+        functions = {id(part.func) for part in ast.walk(iterated) if isinstance(part, ast.Call)}
+        names = (p for p in ast.walk(iterated) if isinstance(p, ast.Name))
+        yield target, {name.id for name in names if id(name) not in functions}
+
+
+def _lasts(node: ast.stmt) -> str:
+    """What a statement leaves that has no name: "names", "folders", "files" or nothing.
+
+    A block or loop counts if it does nothing else but bind names, and print.
+    """
+    if isinstance(node, SCOPES):
+        return ""
+    if not isinstance(node, (*BLOCKS, *LOOPS)):
+        return _leaves(node)
+    inner = [part for part in statements_within(node) if not isinstance(part, (*BLOCKS, *LOOPS))]
+    found = {_leaves(part) for part in inner}
+    if "names" in found:
+        return "names"
+    files = {name for part in (node, *statements_within(node)) for name in _files(part)}
+    done = (part for part in inner if isinstance(part, ast.Expr) and not _leaves(part))
+    if any(not (_names(part) & (files | {"print"})) for part in done):
+        return ""
+    found |= {"files"} if files else set()
+    return max(found, default="")
+
+
+def _leaves(node: ast.stmt) -> str:
+    """What a statement that is no block leaves; see `_lasts`."""
+    targets = [*getattr(node, "targets", ()), getattr(node, "target", None)]
+    ways = [ast.unparse(t) for t in targets if isinstance(t, ast.Attribute | ast.Subscript)]
+    found = {_kept_by(way) for way in ways}
+    for call in _calls_at_once(node):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name in _FOLDERS or name == "putenv":
+            found.add("folders")
+        elif name in _FILES or _opens_to_write(call):
+            found.add("files")
+        elif isinstance(call.func, ast.Name):
+            found.add("names" if name == "exec" else "")
+        elif CHANGING.fullmatch(name):
+            found.add(_kept_by(ast.unparse(call.func)))
+    return max(found, default="")
+
+
+def _kept_by(way: str) -> str:
+    """What is left by a change of an object that is spelt so: of a namespace or `os.environ`."""
+    if re.match(rf"(?:{'|'.join(_NAMESPACES)})\(\)", way):
+        return "names"
+    return "folders" if re.search(r"(?:^|\.)environ\b", way) else ""
+
+
+def _files(node: ast.stmt) -> Iterator[str]:
+    """Names of the files that a `with` opens to write to them."""
+    for item in node.items if isinstance(node, ast.With) else ():
+        if isinstance(item.context_expr, ast.Call) and _opens_to_write(item.context_expr):
+            yield from names_bound(item)
+
+
+def _opens_to_write(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    given = [*call.args, *(k.value for k in call.keywords)]
+    modes = [part.value for part in given if isinstance(part, ast.Constant)]
+    return name == "open" and any(re.fullmatch(r"[wax][bt+]*", str(mode)) for mode in modes)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
 def _root(node: ast.expr) -> str:
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
-        node = node.func if isinstance(node, ast.Call) else node.value
+        if isinstance(node, ast.Call) and _passes_on(node):
+            node = node.args[0]
+        else:
+            node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
+
+
+def _plain_root(node: ast.expr) -> str:
+    """The name that a chain of attributes and items begins with; a call of it is something else."""
+    while True:
+        if isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+            node = node.value
+        elif isinstance(node, ast.Call) and _passes_on(node):
+            node = node.args[0]
+        else:
+            return node.id if isinstance(node, ast.Name) else ""
+
+
+def _passes_on(call: ast.Call) -> bool:
+    """Whether a call gives a part of its first argument: `vars(args)`."""
+    return (
+        isinstance(call.func, ast.Name) and call.func.id in ("vars", "getattr") and bool(call.args)
+    )
