@@ -15,7 +15,9 @@ import nbformat
 import pytest
 
 from autograder import cli, run, sandbox
-from autograder.grading import Result
+from autograder.grading import Grade, Result
+from autograder.notebook import Notebook
+from autograder.outcomes import Wrong
 from tests import corpus
 from tests.grading import grade
 from tests.system import as_ordinary_user, heed_ctrl_c
@@ -216,6 +218,29 @@ def test_a_grader_that_fails_on_many_tasks_has_graded_nothing(
     else:
         assert status == 2
         assert not written.exists()
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_what_docs_give_gradescope_turns_a_grade_into_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def graded(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        made = Grade(Notebook("vae.ipynb", []))
+        made.results.append(Result.of("encoder", "layers", 3.0, Wrong("Because.")))
+        Path(command[-1]).write_text(json.dumps(made.as_json()), encoding="utf-8")
+        return subprocess.CompletedProcess(command, status, stderr="a line")
+
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(sys, "argv", ["gradescope.py", str(tmp_path)])
+    monkeypatch.setattr(subprocess, "run", graded)
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    made = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
+    assert (made["score"], made["output"]) == (0, "a line")
+    assert len(made.get("tests", [])) == (10 if status == 0 else 0)
+    if status == 0:
+        assert made["tests"][0]["name"] == "encoder (failed)"
+        assert made["tests"][0]["output"] == "Because."
 
 
 @pytest.mark.parametrize("status", [pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.OK])
