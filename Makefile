@@ -18,6 +18,7 @@ IN_VENV := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 help:
 	@echo 'make demo      build the homework and grade three bundled submissions'
 	@echo 'make test      run the tests'
+	@echo 'make setup     only make the environment, .venv'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     make lint, then make test, as CI does'
 	@echo 'make notebook  rebuild the notebook from assignment/ and solution/'

@@ -6,7 +6,15 @@ import shutil
 from pathlib import Path
 
 ASSIGNMENT = Path(__file__).resolve().parents[1] / "assignment" / "vae"
-IGNORED = ".autograder/\n.nbgrader.log\ngradebook.db*\n/autograded/\n/feedback/\n/submitted/\n"
+IGNORED = """\
+.autograder/
+.nbgrader.log
+gradebook.db*
+/grades.csv
+/autograded/
+/feedback/
+/submitted/
+"""
 
 CONFIG = '''\
 """nbgrader's settings; the course directory is this folder."""
