@@ -1,7 +1,7 @@
 # The homework, as the instructor edits it: prose and the order of the cells. Code that
 # students write, and helpers that the reference also uses, live in solution/ and are named
 # here by `source`. After any change run `make notebook` (python -m solution.notebook),
-# whose docstring explains the headers, and `nbgrader generate_assignment vae --force`.
+# whose docstring explains the headers, and `nbgrader generate_assignment vae`.
 # An answer cell holds a model answer and a marking scheme; formgrader shows both to whoever
 # grades, and the release holds neither.
 # This file is not run itself: names are defined in other cells and in solution/.
