@@ -56,6 +56,12 @@ def test_what_nothing_rests_on_is_left_out() -> None:
         "raise SystemExit",
         "if True:\n  for k in range(10**12): print(k)",
         "with open('x') as file: k = train_vae(1)",
+        "class E:\n  def run(self): return train_vae(1)\nk = E().run()",
+        "class E:\n  def run(self): return train_vae(1)\nk = [e.run() for e in [E()]]",
+        "class E:\n  def __post_init__(self): train_vae(1)\nclass D(E): pass\nk = D()",
+        "class E:\n  def __call__(self, x): train_vae(x)\ne = E()\nk = e(1)",
+        "class E:\n  def update(self): train_vae(1)\ne = E()\nk = e.update()",
+        "class E:\n  def fit(self): train_vae(1)\nfit = E().fit\nk = fit()",
     ],
 )
 def test_training_and_plots_are_left_out(left_out: str) -> None:
@@ -122,6 +128,22 @@ def test_a_loop_over_written_values_leaves_the_last() -> None:
     ):
         cells = ["def train_vae(x): raise RuntimeError", unknown, "def f(): return k"]
         assert "k" not in run(*cells).namespace
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["b = 10.0\nfor _ in range(2):\n  b /= 10\n  run(b)", "B = b"], 0.1),
+        (["for b in np.linspace(2, 1, 5):\n  run(b)\n  h[b] = log[b]\nB = float(b)"], 1.0),
+        (["run(B := 3, epochs=2)"], 3),
+        (["b = 3\nfor a in (1, 2):\n  x = run(a)\n  if x < 1: b = a", "B = b"], None),
+        (["B = 3", "B = run(1)"], None),
+        (["x = run(1)", "if True:\n  x = run(2)\n  B = 3"], 3),
+    ],
+)
+def test_what_comes_of_loops_that_train(cells: list[str], expected: float | None) -> None:
+    first = "import numpy as np\nlog = {}\ndef run(x, **k): log[x] = train_vae(x)"
+    assert run(first, *cells, promised=("B",)).namespace.get("B") == expected
 
 
 def test_a_cell_that_does_not_parse_costs_what_it_defines() -> None:
@@ -225,6 +247,16 @@ def test_conditional_definitions_are_run() -> None:
         ["class A: pass", "o = A()", "object.__setattr__(o, 'a', 1)", "def f(): return o.a"],
         ["import os", "%env HERE=1", "os.environ.setdefault('THERE', '1')",
          "def f(): return int(os.environ['HERE']) * int(os.environ['THERE'])"],
+        ["def train_vae(x): raise RuntimeError",
+         "class E:\n  beta = 1\n  def run(self): train_vae(1)", "es = [E()]", "k = es[-1].beta", "def f(): return k"],
+        ["class T:\n  def __init__(self, o): self.o = o\n  def fit(self, x): x.backward()",
+         "t = T(1)", "def f(): return t.o"],
+        ["def train_vae(x): raise RuntimeError", "class T:\n  def update(self): train_vae(1)",
+         "d = {}", "d.update(a=1)", "def f(): return d['a']"],
+        ["%%notify -m done\ndef f(): return 1"],
+        ["h = display(3, display_id=True)", "h.update(4)", "def f(): return int(h is not None)"],
+        ["type X[T] = list[T]\ndef g[T: (int, str)](x: T) -> X[T]: return x\n"
+         "class C[T]:\n  def f[U](self, x: U): return x", "def f(): return C().f(g(1))"],
     ],
 )  # fmt: skip
 def test_whatever_defines_is_run(cells: list[str]) -> None:

@@ -13,6 +13,10 @@ _MAGIC_VALUE = re.compile(r"^(\s*[\w, .\[\]]+=\s*)([%!].*)$")
 # what a cell writes for another to import counts as if it were the notebook's own
 WRITTEN_MODULE = re.compile(r"\s*%%(?:write)?file\s+(?:-a\s+)?['\"]?([^\n'\"]+)\.py['\"]?\s*\n")
 _KEPT_CELL_MAGICS = ("%%time", "%%timeit", "%%capture", "%%prun", "%%python3", "%%python")
+# what stands below these is no code of the notebook; below any other, `%%notify`, it may be
+_OTHER_CELL_MAGICS = """! bash sh script zsh fish cmd powershell html javascript js latex markdown
+md svg perl ruby cython sql r julia octave bigquery system sx writefile file pypy python2 skip debug
+mermaid dot css json yaml cpp c cuda cu rust fortran manim ai gpt""".split()
 MAGICS = 500  # of a cell; a cell with more does not parse
 
 
@@ -20,8 +24,10 @@ def plain_python(source: str) -> str:
     """The source of a cell without the magics, prompts, shell lines and help marks of IPython."""
     source = _without_prompts(source)
     first = source.lstrip().split(None, 1)[0] if source.strip() else ""
-    if first.startswith("%%"):
-        if first not in _KEPT_CELL_MAGICS and not WRITTEN_MODULE.match(source):
+    known = not first.startswith("%%")
+    if not known:
+        known = first in _KEPT_CELL_MAGICS or bool(WRITTEN_MODULE.match(source))
+        if not known and first[2:].lower() in _OTHER_CELL_MAGICS:
             return _written_file(source) or _folders_of_shell(source)
         source = source.replace(first, "#", 1)
     lines = source.split("\n")
@@ -35,6 +41,8 @@ def plain_python(source: str) -> str:
         except (ValueError, RecursionError, MemoryError):
             break
     plain = "\n".join(lines)
+    if not known and not _parses(plain) and not _parses(newer.older(plain)):
+        return ""
     return plain if _parses(plain) or not _parses(made := newer.older(plain)) else made
 
 

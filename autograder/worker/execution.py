@@ -41,7 +41,9 @@ def execute(
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     namespace = module.__dict__
-    namespace.update(display=lambda *a, **k: None, get_ipython=lambda: Absent("ipython"))
+    namespace.update(
+        display=lambda *a, **k: Absent("display"), get_ipython=lambda: Absent("ipython")
+    )
     for number, source in enumerate(sources):
         lines = source.splitlines(keepends=True)
         linecache.cache[f"<cell {number + 1}>"] = (len(source), None, lines, f"<cell {number + 1}>")

@@ -1,6 +1,7 @@
-"""What f-strings may hold from Python 3.12 on, spelt so that an earlier one reads it, too.
+"""What Python reads from 3.12 on, spelt so that an earlier one reads it, too.
 
-Quotes of the f-string's own kind and backslashes inside its braces (PEP 701).
+Quotes of the f-string's own kind and backslashes inside its braces (PEP 701); parameters of types
+and the statement `type` (PEP 695).
 """
 
 from __future__ import annotations
@@ -8,14 +9,28 @@ from __future__ import annotations
 import ast
 import re
 
+# a name that may be followed by parameters, in brackets
+_GENERIC = re.compile(
+    r"(?:(?<=\n)|\A)([^\S\n]*)(?:(type)|(?:async\s+)?def|class)[^\S\n]+(\w+)[^\S\n]*"
+)
 _STRING = re.compile(r"(?<![\w'\"])([A-Za-z]{0,2})('''|\"\"\"|'|\")")
 
 
 def older(source: str) -> str:
-    """The source with every string inside the braces of an f-string spelt without quotes."""
+    """The source as an earlier Python reads it.
+
+    Strings inside the braces of an f-string are spelt without quotes; types have no parameters.
+    """
     made, i = list[str](), 0
     while i < len(source):
         begin = _STRING.match(source, i)
+        generic = _GENERIC.match(source, i)
+        if generic:
+            end = _without_parameters(source, generic.end())
+            typed = generic[2] and re.match(r"\s*=(?!=)", source[end:])
+            made.append(f"{generic[1]}{generic[3]} " if typed else generic[0])
+            i = end
+            continue
         if source[i] == "#":
             end = source.find("\n", i)
             end = len(source) if end < 0 else end
@@ -29,6 +44,16 @@ def older(source: str) -> str:
         made.append(source[i:end])
         i = end
     return "".join(made)
+
+
+def _without_parameters(source: str, start: int) -> int:
+    """Where the brackets end that begin at a place of the source; the place if none do."""
+    depth = 0
+    for i in range(start, len(source)):
+        depth += (source[i] == "[") - (source[i] == "]")
+        if depth == 0:
+            return i + 1 if source[i] == "]" else start
+    return start
 
 
 def _end(source: str, begin: re.Match[str]) -> int:
