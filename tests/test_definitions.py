@@ -94,7 +94,10 @@ def test_a_cell_in_another_language_is_left_out() -> None:
     assert value("%%bash\nrm -rf /", "def f(): return 1") == 1
 
 
-def test_a_module_that_a_cell_writes_counts_as_its_code() -> None:
+def test_a_module_that_a_cell_writes_counts_as_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     cells = ["%%writefile nets.py\ndef f(): return 1", "from nets import f"]
     assert value(*cells) == 1
     assert value(cells[0], "from nets import f as g", "def f(): return g() + 1") == 2
@@ -248,7 +251,8 @@ def test_conditional_definitions_are_run() -> None:
         ["import os", "%env HERE=1", "os.environ.setdefault('THERE', '1')",
          "def f(): return int(os.environ['HERE']) * int(os.environ['THERE'])"],
         ["def train_vae(x): raise RuntimeError",
-         "class E:\n  beta = 1\n  def run(self): train_vae(1)", "es = [E()]", "k = es[-1].beta", "def f(): return k"],
+         "class E:\n  beta = 1\n  def run(self): train_vae(1)", "es = [E()]",
+         "k = es[-1].beta", "def f(): return k"],
         ["class T:\n  def __init__(self, o): self.o = o\n  def fit(self, x): x.backward()",
          "t = T(1)", "def f(): return t.o"],
         ["def train_vae(x): raise RuntimeError", "class T:\n  def update(self): train_vae(1)",
