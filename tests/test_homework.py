@@ -72,7 +72,7 @@ def test_check_says_when_the_notebook_is_stale(
 
 
 def test_a_source_that_does_not_exist_is_named() -> None:
-    with pytest.raises(LookupError, match="no Transformer in solution"):
+    with pytest.raises(ValueError, match="no Transformer in solution"):
         notebook.definition("networks.Transformer")
 
 
