@@ -31,6 +31,7 @@ _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cach
 _ALWAYS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ALWAYS["TORCHDYNAMO_DISABLE"] = "1"  # `torch.compile` takes minutes and changes no answer
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+_ENVIRONMENT["USER"] = "student"  # whose number has no name there
 _BESIDE = (sys.executable, "-P", "-E", "-B")
 _INSIDE = (sys.executable, "-I", "-B")
 # No GPU, so that a notebook's `device` is the CPU.

@@ -259,6 +259,8 @@ def test_conditional_definitions_are_run() -> None:
          "d = {}", "d.update(a=1)", "def f(): return d['a']"],
         ["%%notify -m done\ndef f(): return 1"],
         ["h = display(3, display_id=True)", "h.update(4)", "def f(): return int(h is not None)"],
+        ["from IPython.display import display", "h = display(3, display_id=True)", "h.update(4)",
+         "def f(): return int(h is not None)"],
         ["type X[T] = list[T]\ndef g[T: (int, str)](x: T) -> X[T]: return x\n"
          "class C[T]:\n  def f[U](self, x: U): return x", "def f(): return C().f(g(1))"],
     ],

@@ -41,9 +41,7 @@ def execute(
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     namespace = module.__dict__
-    namespace.update(
-        display=lambda *a, **k: Absent("display"), get_ipython=lambda: Absent("ipython")
-    )
+    namespace.update(display=_display, get_ipython=lambda: Absent("ipython"))
     for number, source in enumerate(sources):
         lines = source.splitlines(keepends=True)
         linecache.cache[f"<cell {number + 1}>"] = (len(source), None, lines, f"<cell {number + 1}>")
@@ -90,7 +88,15 @@ def _run(statement: Statement, namespace: dict[str, Any]) -> dict[str, Any] | No
             for name in statement.binds:
                 namespace.setdefault(name, Absent(name))
         return describe(error)
+    for name in statement.binds if isinstance(statement.node, IMPORTS) else ():
+        if getattr(namespace.get(name), "__module__", None) == "IPython.core.display_functions":
+            namespace[name] = _display  # IPython's own returns nothing outside of Jupyter
     return None
+
+
+def _display(*_: Any, **__: Any) -> Absent:
+    """Shows nothing; what it returns can be updated."""
+    return Absent("display")
 
 
 def _execute(statement: Statement, namespace: dict[str, Any], flags: int) -> None:

@@ -125,11 +125,12 @@ def needed(notebook: Notebook, promised: set[str], trainers: set[str]) -> list[S
 def _withdrawn(
     promised: set[str], statements: list[Statement], light: list[Statement | None]
 ) -> Iterator[Statement]:
-    """Statements that undo what names hold which came of work that is left out."""
+    """Statements that undo what names hold which came of work that is left out; no functions."""
     for name in sorted(promised):
         if _is_outcome(name, statements, light, len(statements), set()):
             last = [s for s in statements if name in s.binds][-1]
-            undone = ast.parse(f"globals().pop({name!r}, None)").body[0]
+            text = f"callable(globals().get({name!r})) or globals().pop({name!r}, None)"
+            undone = ast.parse(text).body[0]
             yield statement_of(last.cell, last.index, ast.copy_location(undone, last.node))
 
 
