@@ -185,25 +185,25 @@ def _passes_earlier(item: pytest.Function) -> bool:
 
 def _stood(session: pytest.Session, run: Run, task: str) -> str | None:
     """What is to be said of a task that was wholly right as the notebook stood earlier."""
-    with run.earlier(contract.BY_ID[task].name) as found:
-        if found is None:
+    found = run.earlier(contract.BY_ID[task].name)
+    if found is None:
+        return None
+    earlier, remark = found
+    for item in session.items:
+        mark = _check_of(item)
+        if mark is None or mark.args[0] != task or not isinstance(item, pytest.Function):
+            continue
+        draws = Draws(run.seed, "/".join(mark.args[:2]))
+        given: dict[str, Any] = {"run": earlier, "draws": draws}
+        names = inspect.signature(item.obj).parameters
+        try:
+            if "habits" in names:
+                given["habits"] = _habits(earlier)
+            with earlier.submission.session(draws.integer(0, 2**62)) as given["session"]:
+                item.obj(**{name: given[name] for name in names})
+        except Exception:  # the first verdict stands
             return None
-        earlier, remark = found
-        for item in session.items:
-            mark = _check_of(item)
-            if mark is None or mark.args[0] != task or not isinstance(item, pytest.Function):
-                continue
-            draws = Draws(run.seed, "/".join(mark.args[:2]))
-            given: dict[str, Any] = {"run": earlier, "draws": draws}
-            names = inspect.signature(item.obj).parameters
-            try:
-                if "habits" in names:
-                    given["habits"] = _habits(earlier)
-                with earlier.submission.session(draws.integer(0, 2**62)) as given["session"]:
-                    item.obj(**{name: given[name] for name in names})
-            except Exception:  # the first verdict stands
-                return None
-        return remark
+    return remark
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autograder.vae import Habits
 
 HERE = Path(__file__).resolve().parent
-EARLIER = 3  # times, at most, that a notebook is read as it stood earlier
+EARLIER = 5  # times, at most, that a notebook is read as it stood at a cell
 
 
 class Incomplete(Exception):
@@ -48,7 +48,8 @@ class Run:
     lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
     _on_gpu: Submission | None = None
-    _earlier: int = 0  # how often it was asked how the notebook stood earlier
+    _earlier: dict[int, Run] = field(default_factory=dict)  # one at most, by cell
+    _opened: int = 0  # of these, so far
 
     @property
     def on_gpu(self) -> Submission | None:
@@ -61,29 +62,32 @@ class Run:
             self._on_gpu = Submission(cells, boxed=boxed, device=self.device)
         return self._on_gpu
 
-    @contextmanager
-    def earlier(self, name: str) -> Iterator[tuple[Run, str] | None]:
+    def earlier(self, name: str) -> tuple[Run, str] | None:
         """The notebook as it stood when a promised function was last used, if that was another.
 
-        With the words that say so. The notebook is right if it was right then.
+        With the words that say so. The notebook is right if it was right then. One is kept open.
         """
         outlived = self.submission.definitions.outlived.get(name)
-        if outlived is None or self._earlier >= EARLIER:
-            yield None
-            return
-        self._earlier += 1
+        if outlived is None:
+            return None
         cell, what, other = outlived
-        submission = self.submission.until(cell)
-        run = replace(self, submission=submission, habits=None, findings={}, _on_gpu=None)
+        if cell not in self._earlier:
+            if self._opened >= EARLIER:
+                return None
+            for run in self._earlier.values():
+                run.close()
+            submission = self.submission.until(cell)
+            made = replace(self, submission=submission, habits=None, findings={}, _on_gpu=None)
+            made._earlier, self._earlier = {}, {cell: made}
+            self._opened += 1
         text = f"Judged as of cell {cell + 1}, where `{what}` is last used: below that,"
-        try:
-            yield run, f"{text} `{other}`, which it reads, is bound anew."
-        finally:
-            run.close()
+        return self._earlier[cell], f"{text} `{other}`, which it reads, is bound anew."
 
     def close(self) -> None:
         """End the workers."""
         self.submission.close()
+        for run in self._earlier.values():
+            run.close()
         if self._on_gpu is not None:
             self._on_gpu.close()
 
