@@ -50,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+# pytest shows each base in one line at another time, and does not say here which time it is;
+# mypy objects, since pytest's UsageError is marked as final
 class _CannotRun(pytest.UsageError, pytest.Collector.CollectError):  # type: ignore[misc]
     """What pytest tells in one line, whether it reads this file first or while it collects."""
 
@@ -198,7 +200,7 @@ def _stood(session: pytest.Session, run: Run, task: str) -> str | None:
         names = inspect.signature(item.obj).parameters
         try:
             if "habits" in names:
-                given["habits"] = _habits(earlier)
+                given["habits"] = _habits_for(earlier, task)
             with earlier.submission.session(draws.integer(0, 2**62)) as given["session"]:
                 item.obj(**{name: given[name] for name in names})
         except Exception:  # the first verdict stands
@@ -268,12 +270,14 @@ def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[
 
 @pytest.fixture
 def habits(run: Run, request: pytest.FixtureRequest) -> Habits:
-    """How the student's VAE lays out q and where it works, learnt once.
-
-    Another layout than promised counts in other tasks only if it was charged in `vae-forward`.
-    """
-    found = _habits(run)
+    """How the student's VAE lays out q and where it works, learnt once."""
     task, _, _ = request.node.get_closest_marker("check").args
+    return _habits_for(run, task)
+
+
+def _habits_for(run: Run, task: str) -> Habits:
+    """Another layout than promised counts only where `vae-forward` was charged for it."""
+    found = _habits(run)
     forward = [r for r in run.grade.results if r.task == "vae-forward"]
     if task != "vae-forward" and forward and all(r.outcome == "passed" for r in forward):
         return replace(found, reading=PROMISED.reading)

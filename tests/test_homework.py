@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from autograder.contract import ANSWERS, TASKS
+from course import homework
 from solution import data, notebook, sample
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -227,3 +228,27 @@ def test_without_a_network_the_notebook_takes_the_bundled_digits(
     exec(source, names)
     assert "digits that come with the homework" in capsys.readouterr().out
     assert len(names["train_dataset"]) == 130  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"grade_id": "encodr"}, "is it `encoder`?"),
+        ({"grade_id": "decoder"}, "2 cells have this name"),
+        ({"points": -6}, "its points are -6"),
+        ({"points": None}, "its points are None"),
+    ],
+)
+def test_a_homework_that_cannot_be_graded_is_refused(change: dict[str, Any], told: str) -> None:
+    made = json.loads(notebook.build())["cells"]
+    assert homework.faults(made) == ([], [])
+    graded = [cell["metadata"].get("nbgrader", {}) for cell in made]
+    next(each for each in graded if each.get("grade_id") == "encoder").update(change)
+    assert told in "; ".join(homework.faults(made)[0])
+
+
+def test_marks_of_solutions_that_do_not_fit_are_refused() -> None:
+    begin, end = "### BEGIN SOLUTION", "### END SOLUTION"
+    for lines, fine in (([begin, end], True), ([begin], False), ([end, begin], False)):
+        cells = [{"cell_type": "code", "source": "\n".join(lines), "metadata": {}}]
+        assert (not homework.faults(cells)[0]) is fine

@@ -96,6 +96,7 @@ def imitate_mnist() -> None:
     module.MNIST.__init__ = _few_images
     module.MNIST.__len__ = lambda self: 60_000 if self.train else 10_000
     module.MNIST.__getitem__ = repeated
+    # mypy takes a property for the value that it has in an object
     DataLoader._index_sampler = property(few)  # type: ignore[assignment]
 
 

@@ -136,8 +136,9 @@ def _free(table: symtable.SymbolTable) -> Iterator[str]:
 
 def _augmented(node: ast.AST) -> set[str]:
     """The name that `+=` and its kind read as well as bind."""
-    augments = isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
-    return {node.target.id} if augments else set()  # type: ignore[attr-defined]
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id}
+    return set()
 
 
 def _called(node: ast.AST) -> set[str]:
