@@ -17,7 +17,7 @@ from autograder.draws import Draws
 from autograder.grading import Grade, Result
 from autograder.loss_probe import PROMISED
 from autograder.notebook import NotebookError, read
-from autograder.outcomes import NotAttempted, Stopped, Wrong
+from autograder.outcomes import NotAttempted, Raised, Stopped, Wrong
 from autograder.run import Run
 from autograder.submission import Session, Submission, undefined
 from autograder.vae import Habits, learn_habits
@@ -25,6 +25,7 @@ from autograder.vae import Habits, learn_habits
 _RUN = pytest.StashKey[Run]()
 # Where nobody sees the order, these are checked while the referee, which they do not need, starts.
 _AHEAD = ("data-loader", "ae-training")
+_CUDA = "hard-coded-device"
 _STOOD = pytest.StashKey[dict[str, str | None]]()
 
 
@@ -160,13 +161,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A check that fails may pass with the notebook as it stood when the name was last used."""
+    """A check that fails may pass with another state of the notebook.
+
+    As it stood when the name was last used, or as if CUDA, which it asks for, were the CPU.
+    """
     try:
         return (yield)
     except (NotAttempted, Stopped):
         raise
-    except Wrong:
-        if not _passes_earlier(pyfuncitem):
+    except Wrong as error:
+        if not _passes_earlier(pyfuncitem) and not _passes_as_cpu(pyfuncitem, error):
             raise
         return True
 
@@ -195,17 +199,64 @@ def _stood(session: pytest.Session, run: Run, task: str) -> str | None:
         mark = _check_of(item)
         if mark is None or mark.args[0] != task or not isinstance(item, pytest.Function):
             continue
-        draws = Draws(run.seed, "/".join(mark.args[:2]))
-        given: dict[str, Any] = {"run": earlier, "draws": draws}
-        names = inspect.signature(item.obj).parameters
         try:
-            if "habits" in names:
-                given["habits"] = _habits_for(earlier, task)
-            with earlier.submission.session(draws.integer(0, 2**62)) as given["session"]:
-                item.obj(**{name: given[name] for name in names})
+            _judge(item, earlier)
         except Exception:  # the first verdict stands
             return None
     return remark
+
+
+def _judge(item: pytest.Function, run: Run) -> None:
+    """Make a check with another state of the notebook, in a session of its own."""
+    mark = _check_of(item)
+    assert mark is not None
+    task, id, _ = mark.args
+    draws = Draws(run.seed, f"{task}/{id}")
+    given: dict[str, Any] = {"run": run, "draws": draws}
+    names = inspect.signature(item.obj).parameters
+    if "habits" in names:
+        given["habits"] = _habits_for(run, task)
+    with run.submission.session(draws.integer(0, 2**62)) as given["session"]:
+        item.obj(**{name: given[name] for name in names})
+
+
+def _passes_as_cpu(item: pytest.Function, error: Wrong) -> bool:
+    """Whether a check passes where CUDA is the CPU, in a task that was charged for asking for it.
+
+    Raises what is wrong with it there.
+    """
+    mark, run = _check_of(item), item.config.stash.get(_RUN, None)
+    if mark is None or run is None:
+        return False
+    task, id, _ = mark.args
+    asks = isinstance(error, Raised) and error.misconception == _CUDA
+    charged = any(r.misconception == _CUDA for r in run.grade.results if r.task == task)
+    defined = next(_asked_for_cuda(run), None)
+    if not (charged if asks else defined):
+        return False
+    try:
+        _judge(item, run.as_cpu())
+    except Stopped:
+        return False
+    except Wrong as found:
+        if found.misconception != _CUDA:
+            if asks:
+                raise
+            return False
+    if charged:
+        run.remarks[task, id] = "Judged as if CUDA, which your code asks for, were the CPU."
+    elif defined:  # a name of the notebook is not there
+        error.message += f" {defined.message}"
+        error.misconception = _CUDA
+    return charged
+
+
+def _asked_for_cuda(run: Run) -> Iterator[Raised]:
+    """The definitions that asked for CUDA, and got none."""
+    for told in run.submission.definitions.errors.values():
+        error = Raised({**told, "where": f"cell {told.get('cell', '?')}"})
+        if error.misconception == _CUDA:
+            yield error
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

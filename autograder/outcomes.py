@@ -88,6 +88,11 @@ class Raised(Unchecked):
         self.misconception = self._recognised()
         if self.misconception == "out-of-memory":
             self.message = f"Your code asked{place} for more memory than it is given ({self.type})."
+        if self.misconception == "hard-coded-device":
+            self.message = (  # torch's own words differ from build to build
+                f"Your code asks{place} for a GPU by name, where there may be none ({self.type}): "
+                "use the device that it is given, or that of the tensors it is given."
+            )
 
     @property
     def likely(self) -> str | None:
@@ -102,7 +107,8 @@ class Raised(Unchecked):
         text = self.text.lower()
         if self.type == "MemoryError" or "allocate memory" in text or "not enough memory" in text:
             return "out-of-memory"
-        if "cuda" in text or "nvidia" in text:  # workers are asked for the CPU alone
+        # workers are asked for the CPU alone
+        if "cuda" in text or "nvidia" in text or "accelerator device" in text:
             return "hard-coded-device"
         if self.type == "AttributeError" and not self.where and "has no attribute" in text:
             return "not-defined"

@@ -50,6 +50,7 @@ class Run:
     _on_gpu: Submission | None = None
     _earlier: dict[int, Run] = field(default_factory=dict)  # one at most, by cell
     _opened: int = 0  # of these, so far
+    _as_cpu: Run | None = None
 
     @property
     def on_gpu(self) -> Submission | None:
@@ -77,16 +78,27 @@ class Run:
             for run in self._earlier.values():
                 run.close()
             submission = self.submission.until(cell)
-            made = replace(self, submission=submission, habits=None, findings={}, _on_gpu=None)
-            made._earlier, self._earlier = {}, {cell: made}
+            self._earlier = {cell: self._of(submission)}
             self._opened += 1
         text = f"Judged as of cell {cell + 1}, where `{what}` is last used: below that,"
         return self._earlier[cell], f"{text} `{other}`, which it reads, is bound anew."
 
+    def as_cpu(self) -> Run:
+        """The notebook as if CUDA were the CPU: what else is right in code that asks for a GPU."""
+        if self._as_cpu is None:
+            self._as_cpu = self._of(self.submission.as_cpu())
+        return self._as_cpu
+
+    def _of(self, submission: Submission) -> Run:
+        """This run with another state of the notebook, of which nothing is known yet."""
+        made = replace(self, submission=submission, habits=None, findings={})
+        made._on_gpu, made._earlier, made._as_cpu = None, {}, None
+        return made
+
     def close(self) -> None:
         """End the workers."""
         self.submission.close()
-        for run in self._earlier.values():
+        for run in [*self._earlier.values(), *([self._as_cpu] if self._as_cpu else [])]:
             run.close()
         if self._on_gpu is not None:
             self._on_gpu.close()

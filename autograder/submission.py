@@ -49,8 +49,8 @@ class Submission:
 
     cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for the
     sessions of every task, where the system can. device: cpu, or cuda for a worker that sees the
-    GPUs. started: the first worker, where it was started before. Errors of student code come as
-    `Unchecked`.
+    GPUs. cuda_is_cpu: what asks for CUDA gets the CPU. started: the first worker, where it was
+    started before. Errors of student code come as `Unchecked`.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class Submission:
         device: str = "cpu",
         answer_seconds: float = ANSWER_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        cuda_is_cpu: bool = False,
         started: Started | None = None,
     ) -> None:
+        self.cuda_is_cpu = cuda_is_cpu
         self.cells, self.boxed, self.device = list(cells), boxed, device
         self.fork = fork and device == "cpu"  # a process that has used CUDA cannot
         self.answer_seconds, self.statement_seconds = answer_seconds, statement_seconds
@@ -93,6 +95,7 @@ class Submission:
             "skip": self.skip,
             "promised": contract.PROMISED,
             "trainers": contract.TRAINERS,
+            "cuda_is_cpu": self.cuda_is_cpu,
         }
         threading.Thread(
             target=self._send_quietly, args=(self._worker, request), daemon=True
@@ -162,12 +165,20 @@ class Submission:
     def until(self, cell: int) -> Submission:
         """The notebook without what comes after a cell, in a worker of its own; cell: from 0."""
         kept = self.cells[: cell + 1]
+        return self._again([*kept, *("" for _ in self.cells[len(kept) :])])
+
+    def as_cpu(self) -> Submission:
+        """The notebook in a worker of its own in which CUDA is the CPU."""
+        return self._again(self.cells, cuda_is_cpu=True)
+
+    def _again(self, cells: list[str], *, cuda_is_cpu: bool = False) -> Submission:
         return Submission(
-            [*kept, *("" for _ in self.cells[len(kept) :])],
+            cells,
             boxed=self.boxed,
             fork=self.fork,
             answer_seconds=self.answer_seconds,
             statement_seconds=self.statement_seconds,
+            cuda_is_cpu=cuda_is_cpu,
         )
 
     def close(self) -> None:

@@ -223,3 +223,39 @@ def test_an_encoder_that_cannot_be_made_costs_nothing_where_its_weights_are_aske
     made = grade(Variant("unmade", "vae-forward", edits).notebook(), tasks=("vae-forward",))
     assert not made.faults
     assert lost(made, ("vae-forward",)) == {}
+
+
+def test_code_for_a_gpu_is_charged_for_that_once_and_for_what_else_is_wrong() -> None:
+    edits = (
+        Edit(old="images = images.to(device)", new="images = images.cuda()"),
+        Edit(old="losses.append(loss.item())", new="losses.append(loss)"),
+        Edit(old="eps = torch.randn_like(sigma)", new='eps = torch.rand(sigma.shape).to("cuda")'),
+    )
+    tasks = ("ae-training", "vae-forward")
+    made = grade(Variant("on-a-gpu", "ae-training", edits).notebook(), tasks=tasks)
+    assert not made.faults
+    failed = {(r.task, r.id): r.misconception for r in made.results if not r.passed}
+    assert failed == {
+        ("ae-training", "update"): "hard-coded-device",
+        ("ae-training", "losses"): "returns-graph",
+        ("vae-forward", "structure"): "hard-coded-device",
+        ("vae-forward", "noise"): "uniform-noise",
+    }
+
+
+def test_cuda_that_is_the_cpu_is_not_found_and_copies_as_a_gpu_would() -> None:
+    edit = Edit(
+        old="            images = images.to(device)\n",
+        new="""            kept = images.clone()
+            moved = images.to(device="cuda:0", dtype=torch.float32)
+            here = [torch.ones(2, device="cuda"), torch.ones(2).to(torch.device("cuda")), moved]
+            assert {str(t.device) for t in here} == {"cpu"} and not torch.cuda.is_available()
+            moved.zero_()
+            images.cuda(non_blocking=True).zero_()
+            images.to(0).zero_()
+            assert torch.equal(images, kept)
+""",
+    )
+    made = grade(Variant("copies", "ae-training", (edit,)).notebook(), tasks=("ae-training",))
+    assert not made.faults
+    assert lost(made, ("ae-training",)) == {"ae-training": 1.5}

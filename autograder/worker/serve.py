@@ -99,6 +99,10 @@ class Worker:
         )
         _limit(self.options)
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
+        if request["cuda_is_cpu"]:
+            import as_cpu
+
+            as_cpu.CudaIsCpu().__enter__()
         outcome = self._execute()
         self._end_others()
         self._answer(
