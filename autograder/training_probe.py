@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autograder import derivatives, explaining, loss_series, recipes, replay
+from autograder import derivatives, explaining, likeness, loss_series, recipes, replay
 from autograder.cells import calls_cuda, cells_behind, reads_device
 from autograder.contract import ARGUMENTS
 from autograder.draws import Draws
@@ -66,6 +66,7 @@ class Findings:
     own_size: int | None = None  # of the batches that it makes, where they are no loader's
     evaluates: bool = False
     unmoved: bool = False  # whether batches stay where they are, whatever the device
+    faults: dict[str, likeness.Fault] | None = None  # of steps that nothing explains, if known
 
     @property
     def right(self) -> bool:
@@ -229,6 +230,11 @@ class Trainer:
                 or found
             )
             recipe = found.recipe
+        if recipe is None:
+            sizes = (likeness.COUNT, likeness.BATCH, 1, courses[0].rate)
+            course = replay.draw_course(draws, self.kind, interface, *sizes)
+            with contextlib.suppress(Raised):
+                found.faults = likeness.faults(functools.partial(self.trial, session), course)
         if recipe is not None and compares_with_itself(recipe, trials):
             found.recipe = Recipe(target="own output")
         if recipe is not None and not recipe.deviations() and found.variable is None:

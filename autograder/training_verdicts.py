@@ -8,6 +8,7 @@ import torch
 
 from autograder import explaining, first_step, recipes, replay
 from autograder.draws import Draws
+from autograder.likeness import UNLIKE
 from autograder.loss_series import number
 from autograder.outcomes import Unchecked, Wrong
 from autograder.reads import numbers_written, sizes_written
@@ -246,6 +247,16 @@ def _steps_on_each_batch(findings: Findings) -> bool:
     )
 
 
+def _check_claims(findings: Findings) -> None:
+    """Mode and gradients at the steps, as far as the run itself tells; raises `Wrong`."""
+    notes = [note for trial in findings.trials for note in trial.course.notes[:-1]]
+    if not all(note.training for note in notes):
+        raise Wrong("The model is in eval mode while it trains.", "eval-mode-training")
+    if not all(note.cleared for note in notes):
+        text = "Gradients of earlier batches are still there at a step."
+        raise Wrong(text, "gradients-accumulate")
+
+
 def _cut_gradients(
     trainer: Trainer, session: Session, courses: list[Course], states: list[State]
 ) -> Wrong | None:
@@ -299,10 +310,14 @@ def check_stepping(trainer: Trainer, session: Session, findings: Findings) -> No
     if recipe is None:
         if explaining.goes_as_promised([t.course for t in findings.trials]):
             return  # its end was charged with the update
-        learns = _learns_throughout(findings)
-        if promised(findings.trials[0]) and not (learns and _steps_on_each_batch(findings)):
+        if findings.faults is not None:
+            if "stepping" in findings.faults:
+                raise Wrong(*findings.faults["stepping"])
+            _check_claims(findings)
+        works = findings.faults is not None or _learns_throughout(findings)
+        if promised(findings.trials[0]) and not (works and _steps_on_each_batch(findings)):
             raise Wrong("The weights after a pass are not those of one step for every batch.")
-        if not learns:
+        if not works:
             raise _unknown_update()
         return  # the update was charged
     for aspect, slug in _STEPPING.items():
@@ -401,10 +416,15 @@ def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Fin
     """As many passes as asked for; raises `Wrong`."""
     recipe = findings.recipe
     if recipe is None:
-        if not _learns_throughout(findings) and not explaining.goes_as_promised(
-            [t.course for t in findings.trials]
-        ):
+        if explaining.goes_as_promised([t.course for t in findings.trials]):
+            return
+        fault = (findings.faults or {}).get("epochs")
+        if (findings.faults is None or fault == UNLIKE) and _learns_throughout(findings):
+            return
+        if findings.faults is None:
             raise _unknown_update()
+        if fault is not None:
+            raise Wrong(*fault)
         return
     if findings.stop is not None and _passes(findings) > 1:
         text = f"The training ends after {findings.stop} steps, before the last pass is over."
