@@ -19,7 +19,7 @@ from autograder.loss_probe import PROMISED
 from autograder.notebook import NotebookError, read
 from autograder.outcomes import NotAttempted, Raised, Stopped, Wrong
 from autograder.run import Run
-from autograder.submission import Session, Submission, undefined
+from autograder.submission import Definitions, Session, Submission, undefined
 from autograder.vae import Habits, learn_habits
 
 _RUN = pytest.StashKey[Run]()
@@ -144,7 +144,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "call" or (call.when == "setup" and error is not None):
         task, id, points = mark.args
         if isinstance(error, Wrong) and run.lacking.get(task):
-            error.message += f" `{run.lacking[task]}` is of a package that is not installed here."
+            error.message += f" {run.lacking[task]}"
         result = Result.of(task, id, points, error, run.remarks.get((task, id), ""))
         run.grade.results.append(result)
         if isinstance(error, Stopped) and error.misconception == "too-slow":
@@ -314,9 +314,16 @@ def session(request: pytest.FixtureRequest, run: Run, draws: Draws) -> Iterator[
     with run.submission.session(draws.integer(0, 2**62), shared) as opened:
         if any(e.get("type") == "ModuleNotFoundError" for e in definitions.errors.values()):
             reads = opened.reads(task.name) if task.name != "TUNED_BETA" else {}
-            run.lacking[task.id] = next((n for n, kind in reads.items() if kind == "absent"), "")
+            names = (n for n, kind in reads.items() if kind == "absent")
+            run.lacking[task.id] = next((_lacking(n, definitions) for n in names), "")
         yield opened
         opened.clean = bool(run.grade.results) and run.grade.results[-1].passed
+
+
+def _lacking(name: str, definitions: Definitions) -> str:
+    """What is to be said of a name that stands for something that cannot be imported."""
+    told = definitions.errors.get(name, {}).get("message") or "it is not installed here"
+    return f"`{name}` could not be imported: {told}."
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Run:
     gave_up: dict[str, Stopped] = field(default_factory=dict)  # tasks whose code does not end
     habits: Habits | None = None
     findings: dict[str, Any] = field(default_factory=dict)  # of the training tasks
-    lacking: dict[str, str] = field(default_factory=dict)  # by task, what it reads of a package
+    lacking: dict[str, str] = field(default_factory=dict)  # by task, of a package that it reads
     remarks: dict[tuple[str, str], str] = field(default_factory=dict)  # on checks, by task and id
     _on_gpu: Submission | None = None
     _earlier: dict[int, Run] = field(default_factory=dict)  # one at most, by cell

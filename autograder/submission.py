@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import re
 import threading
@@ -26,6 +27,7 @@ DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
 RESTARTS = 6  # of a worker that a definition ended
+_IMPORT = " Is an import missing?"
 DISTURBED = "Your code disturbed the answers of its process."
 _MODEL = re.compile(
     r"^[^\S\n]*(\w+)[^\S\n]*=[^\S\n]*(?:Encoder|Decoder|AutoEncoder|VAE)\(", re.MULTILINE
@@ -416,7 +418,7 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
     """
     found = _undefined(definitions, name)
     ran = name in definitions.errors or isinstance(found, NotAttempted)
-    if ran and name in definitions.variables:
+    if ran and name in definitions.variables and name not in contract.CLASSES:
         text = f"{found.message} The checks repeat none of the notebook's work, such as training"
         return Unchecked(f"{text} in a loop: set it to what came of that.", found.misconception)
     return found
@@ -425,20 +427,32 @@ def undefined(definitions: Definitions, name: str) -> Unchecked:
 def _undefined(definitions: Definitions, name: str) -> Unchecked:
     error = definitions.errors.get(name)
     if error is not None:
-        told = f"{error.get('type', 'Exception')}: {error.get('message', '')}".strip(": ")
-        missing = _broken_cell(definitions, str(error.get("name")))
-        return Unchecked(
-            f"`{name}` is not defined, because cell {error.get('cell', '?')} stopped first "
-            f"({told}).{missing or ' Run that cell on its own.'}",
-            "not-defined",
-        )
+        lacks = str(error.get("name"))
+        remedy = _broken_cell(definitions, lacks)
+        if not remedy and error.get("type") == "NameError" and lacks not in definitions.variables:
+            remedy = f" No cell sets `{lacks}`.{_alike(definitions, lacks) or _IMPORT}"
+        text = f"`{name}` is not defined, because cell {_stop(error)}."
+        return Unchecked(f"{text}{remedy or ' Run that cell on its own.'}", "not-defined")
     for cell in definitions.broken:
         if name in cell.get("names", ()):
             return Unchecked(
                 f"`{name}` is not defined, because cell {cell.get('cell')} {cell.get('message')}.",
                 "not-defined",
             )
-    return NotAttempted(f"`{name}` is not defined yet.", "not-defined")
+    return NotAttempted(f"`{name}` is not defined yet.{_alike(definitions, name)}", "not-defined")
+
+
+def _alike(definitions: Definitions, name: str) -> str:
+    """The variable of the notebook whose name may have been meant, in a sentence, or nothing."""
+    names = {other.lower(): other for other in sorted(definitions.variables - {name})}
+    close = difflib.get_close_matches(name.lower(), names, 1, 0.85)
+    return f" Is `{names[close[0]]}` meant to be it?" if close else ""
+
+
+def _stop(error: dict[str, Any]) -> str:
+    """Where a definition stopped, and why; to follow the word cell."""
+    told = f"{error.get('type', 'Exception')}: {error.get('message', '')}".strip(": ")
+    return f"{error.get('cell', '?')} stopped first ({told})"
 
 
 def _broken_cell(definitions: Definitions, name: str) -> str:
@@ -457,7 +471,13 @@ def _error(
         return raised
     if raised.type == "NameError" and definitions and raised.name in definitions.variables:
         raised.message += f" `{raised.name}` is a variable of the notebook, and no argument."
+        stopped = definitions.errors.get(raised.name)
+        if stopped is not None:
+            raised.message += f" It was not set: cell {_stop(stopped)}."
         raised.misconception = "uses-global-model" if raised.name in models else "hidden-global"
+    elif raised.type == "NameError" and definitions and raised.name:
+        raised.message += f" No cell sets it.{_alike(definitions, raised.name) or _IMPORT}"
+        raised.misconception = "not-defined"
     if raised.type == "NotImplementedError":
         if 'missing the required "forward"' in raised.text:
             return Unchecked("The module has no `forward` method.", "not-defined")

@@ -123,7 +123,11 @@ def _check_mode(session: Session, model: Model, training: bool) -> None:
 def _check_output(call: Forward, nz: int, batch: int) -> None:
     output = call.output
     if not isinstance(output, dict) or not {"q", "rec"} <= set(output):
-        raise Wrong("`forward` should return a dict with 'q' and 'rec'.", "wrong-return")
+        text = "`forward` should return a dict with 'q' and 'rec'"
+        told = output if isinstance(output, dict) else {}
+        keys = [repr(key) for key in told if isinstance(key, str)][:6]
+        what = f"one with {', '.join(keys)}" if keys else described(output)
+        raise Wrong(f"{text}, not {what}.", "wrong-return")
     q = output["q"]
     if not isinstance(q, Tensor):
         raise Wrong(f"'q' should be one tensor (B, 2 nz), not {described(q)}.", "q-structure")
