@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from autograder.grading import Grade
 from tests.corpus import Edit, Variant
 from tests.grading import grade, lost
@@ -34,6 +36,32 @@ def test_a_failure_names_the_package_that_is_not_here() -> None:
     assert all(
         not r.passed and "`rearrange` could not be imported" in r.message for r in made.results
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "missing"),
+    [("ae-training", "import torch.nn.functional as F"), ("encoder", "import torch.nn as nn")],
+)
+def test_an_import_that_is_missing_is_said_to_be(task: str, missing: str) -> None:
+    made = graded(task, (f"{missing}\n", ""))
+    assert {r.misconception for r in made.results} == {"not-defined"}
+    assert all("Is an import missing?" in r.message for r in made.results)
+
+
+def test_a_name_that_is_nearly_right_is_told() -> None:
+    made = graded("ae-sampling", ("def sample_images(", "def sample_image("))
+    assert {r.outcome for r in made.results} == {"not-attempted"}
+    assert all("Is `sample_image` meant to be it?" in r.message for r in made.results)
+
+
+def test_a_variable_of_a_cell_that_stopped_is_told() -> None:
+    wrong = ("        z = torch.randn(num_samples", "        z = scale * torch.randn(num_samples")
+    made = graded(
+        "ae-sampling", ("def sample_images(", "scale = 1 / 0\n\n\ndef sample_images("), wrong
+    )
+    failed = [r for r in made.results if not r.passed]
+    assert {r.misconception for r in failed} == {"hidden-global"}
+    assert all("stopped first (ZeroDivisionError" in r.message for r in failed)
 
 
 def test_a_package_for_logs_costs_nothing() -> None:
