@@ -26,6 +26,7 @@ ANSWER_SECONDS = 20.0  # for one answer of a session
 DEFINITIONS_SECONDS = 300.0  # for all definitions, however often they are run
 SESSION_SECONDS = 120.0  # for all answers of a session that are given no time of their own
 NOTEBOOK_SECONDS = 900.0  # for all answers of all sessions
+OFTEN = 3  # answers of a session for which memory is not enough
 RESTARTS = 6  # of a worker that a definition ended
 _IMPORT = " Is an import missing?"
 DISTURBED = "Your code disturbed the answers of its process."
@@ -309,6 +310,7 @@ class Session:
     def __init__(self, submission: Submission, seed: int, task: str | None) -> None:
         self.submission, self.seed, self.task, self.opened = submission, seed, task, False
         self.clean = False  # whether the next session may be in the same process
+        self._exhausted = 0  # answers for which memory was not enough
         # VAE with stand-ins for its networks, and whether it misreads arguments, once it was asked
         self.model_class: tuple[Any, bool] | None = None
 
@@ -317,7 +319,14 @@ class Session:
         if not self.opened:
             self.opened = True
             self.submission.open(self.seed, self.task)
-        return self.submission.ask(op, list(args), seconds)
+        try:
+            return self.submission.ask(op, list(args), seconds)
+        except Raised as error:
+            if error.misconception == "out-of-memory":
+                self._exhausted += 1
+                if self._exhausted >= OFTEN:  # each takes seconds, and a check may ask at length
+                    raise Stopped(error.message, error.misconception) from error
+            raise
 
     def read(self, name: str) -> Any:
         """A variable of the notebook; raises `Unchecked` where it is not defined.
