@@ -25,7 +25,7 @@ from autograder.vae import Habits, learn_habits
 _RUN = pytest.StashKey[Run]()
 # Where nobody sees the order, these are checked while the referee, which they do not need, starts.
 _AHEAD = ("data-loader", "ae-training")
-_CUDA = "hard-coded-device"
+_DEVICE = "hard-coded-device"
 _STOOD = pytest.StashKey[dict[str, str | None]]()
 
 
@@ -163,7 +163,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """A check that fails may pass with another state of the notebook.
 
-    As it stood when the name was last used, or as if CUDA, which it asks for, were the CPU.
+    As it stood when the name was last used, or as if a GPU, which it asks for, were the CPU.
     """
     try:
         return (yield)
@@ -221,7 +221,7 @@ def _judge(item: pytest.Function, run: Run) -> None:
 
 
 def _passes_as_cpu(item: pytest.Function, error: Wrong) -> bool:
-    """Whether a check passes where CUDA is the CPU, in a task that was charged for asking for it.
+    """Whether a check passes where a GPU is the CPU, in a task that was charged for asking for one.
 
     Raises what is wrong with it there.
     """
@@ -229,9 +229,9 @@ def _passes_as_cpu(item: pytest.Function, error: Wrong) -> bool:
     if mark is None or run is None:
         return False
     task, id, _ = mark.args
-    asks = isinstance(error, Raised) and error.misconception == _CUDA
-    charged = any(r.misconception == _CUDA for r in run.grade.results if r.task == task)
-    defined = next(_asked_for_cuda(run), None)
+    asks = isinstance(error, Raised) and error.misconception == _DEVICE
+    charged = any(r.misconception == _DEVICE for r in run.grade.results if r.task == task)
+    defined = next(_asked_for_gpu(run), None)
     if not (charged if asks else defined):
         return False
     try:
@@ -239,23 +239,23 @@ def _passes_as_cpu(item: pytest.Function, error: Wrong) -> bool:
     except Stopped:
         return False
     except Wrong as found:
-        if found.misconception != _CUDA:
+        if found.misconception != _DEVICE:
             if asks:
                 raise
             return False
     if charged:
-        run.remarks[task, id] = "Judged as if CUDA, which your code asks for, were the CPU."
+        run.remarks[task, id] = "Judged as if the GPU that your code asks for were the CPU."
     elif defined:  # a name of the notebook is not there
         error.message += f" {defined.message}"
-        error.misconception = _CUDA
+        error.misconception = _DEVICE
     return charged
 
 
-def _asked_for_cuda(run: Run) -> Iterator[Raised]:
-    """The definitions that asked for CUDA, and got none."""
+def _asked_for_gpu(run: Run) -> Iterator[Raised]:
+    """The definitions that asked for a GPU, and got none."""
     for told in run.submission.definitions.errors.values():
         error = Raised({**told, "where": f"cell {told.get('cell', '?')}"})
-        if error.misconception == _CUDA:
+        if error.misconception == _DEVICE:
             yield error
 
 

@@ -57,6 +57,7 @@ _SIGNS = {
 
 _LAYERS = "Conv|Linear|BatchNorm|LeakyReLU|ReLU|Sigmoid|Tanh|Flatten|Sequential|ELU|GELU"
 _OF_TENSORS = "shape|size|dim|view|reshape|flatten|squeeze|unsqueeze|chunk|mean|sum|exp|detach"
+_GPU = re.compile(r"cuda|nvidia|\b(mps|xpu|xla)\b|accelerator device")
 _HINTS = (
     (re.compile("'tuple' object is not callable"), " Does a comma end the line that makes it?"),
     (
@@ -107,8 +108,7 @@ class Raised(Unchecked):
         text = self.text.lower()
         if self.type == "MemoryError" or "allocate memory" in text or "not enough memory" in text:
             return "out-of-memory"
-        # workers are asked for the CPU alone
-        if "cuda" in text or "nvidia" in text or "accelerator device" in text:
+        if _GPU.search(text):  # workers are asked for the CPU alone
             return "hard-coded-device"
         if self.type == "AttributeError" and not self.where and "has no attribute" in text:
             return "not-defined"

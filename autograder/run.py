@@ -84,7 +84,7 @@ class Run:
         return self._earlier[cell], f"{text} `{other}`, which it reads, is bound anew."
 
     def as_cpu(self) -> Run:
-        """The notebook as if CUDA were the CPU: what else is right in code that asks for a GPU."""
+        """The notebook as if a GPU were the CPU: what else is right in code that asks for a GPU."""
         if self._as_cpu is None:
             self._as_cpu = self._of(self.submission.as_cpu())
         return self._as_cpu

@@ -52,7 +52,7 @@ class Submission:
 
     cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for the
     sessions of every task, where the system can. device: cpu, or cuda for a worker that sees the
-    GPUs. cuda_is_cpu: what asks for CUDA gets the CPU. started: the first worker, where it was
+    GPUs. gpu_is_cpu: what asks for a GPU gets the CPU. started: the first worker, where it was
     started before. Errors of student code come as `Unchecked`.
     """
 
@@ -65,10 +65,10 @@ class Submission:
         device: str = "cpu",
         answer_seconds: float = ANSWER_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
-        cuda_is_cpu: bool = False,
+        gpu_is_cpu: bool = False,
         started: Started | None = None,
     ) -> None:
-        self.cuda_is_cpu = cuda_is_cpu
+        self.gpu_is_cpu = gpu_is_cpu
         self.cells, self.boxed, self.device = list(cells), boxed, device
         self.fork = fork and device == "cpu"  # a process that has used CUDA cannot
         self.answer_seconds, self.statement_seconds = answer_seconds, statement_seconds
@@ -98,7 +98,7 @@ class Submission:
             "skip": self.skip,
             "promised": contract.PROMISED,
             "trainers": contract.TRAINERS,
-            "cuda_is_cpu": self.cuda_is_cpu,
+            "gpu_is_cpu": self.gpu_is_cpu,
         }
         threading.Thread(
             target=self._send_quietly, args=(self._worker, request), daemon=True
@@ -171,17 +171,17 @@ class Submission:
         return self._again([*kept, *("" for _ in self.cells[len(kept) :])])
 
     def as_cpu(self) -> Submission:
-        """The notebook in a worker of its own in which CUDA is the CPU."""
-        return self._again(self.cells, cuda_is_cpu=True)
+        """The notebook in a worker of its own in which a GPU is the CPU."""
+        return self._again(self.cells, gpu_is_cpu=True)
 
-    def _again(self, cells: list[str], *, cuda_is_cpu: bool = False) -> Submission:
+    def _again(self, cells: list[str], *, gpu_is_cpu: bool = False) -> Submission:
         return Submission(
             cells,
             boxed=self.boxed,
             fork=self.fork,
             answer_seconds=self.answer_seconds,
             statement_seconds=self.statement_seconds,
-            cuda_is_cpu=cuda_is_cpu,
+            gpu_is_cpu=gpu_is_cpu,
         )
 
     def close(self) -> None:

@@ -243,7 +243,7 @@ def test_code_for_a_gpu_is_charged_for_that_once_and_for_what_else_is_wrong() ->
     }
 
 
-def test_cuda_that_is_the_cpu_is_not_found_and_copies_as_a_gpu_would() -> None:
+def test_a_gpu_that_is_the_cpu_is_not_found_and_copies_as_one_would() -> None:
     edit = Edit(
         old="            images = images.to(device)\n",
         new="""            kept = images.clone()

@@ -1,4 +1,4 @@
-"""CUDA that is the CPU, to see what else is right in code that asks for a GPU by its name."""
+"""A GPU that is the CPU, to see what else is right in code that asks for a GPU by its name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 _CPU = torch.device("cpu")
+_GPUS = ("cuda", "mps", "xpu", "xla")
 
 
-class CudaIsCpu(TorchFunctionMode):
+class GpuIsCpu(TorchFunctionMode):
     """Makes on the CPU, or copies there, what is asked for on a GPU."""
 
     def __torch_function__(
@@ -22,19 +23,19 @@ class CudaIsCpu(TorchFunctionMode):
         moves = func is torch.Tensor.to
         asked = [kwargs.get("device"), *(args[1:2] if moves else ())]
         args = tuple(
-            _CPU if _is_cuda(a, moves and place == 1) else a for place, a in enumerate(args)
+            _CPU if _is_gpu(a, moves and place == 1) else a for place, a in enumerate(args)
         )
-        if _is_cuda(kwargs.get("device"), True):
+        if _is_gpu(kwargs.get("device"), True):
             kwargs["device"] = _CPU
         found = func(*args, **kwargs)
-        moved = moves and any(_is_cuda(device, True) for device in asked)
+        moved = moves and any(_is_gpu(device, True) for device in asked)
         return found.clone() if moved and found is args[0] else found
 
 
-def _is_cuda(asked: Any, is_device: bool) -> bool:
+def _is_gpu(asked: Any, is_device: bool) -> bool:
     """Whether a device is a GPU; a number or a word is one only where a device belongs."""
     if isinstance(asked, torch.device):
-        return asked.type == "cuda"
+        return asked.type in _GPUS
     if not is_device or isinstance(asked, bool):
         return False
-    return isinstance(asked, int) or (isinstance(asked, str) and asked.startswith("cuda"))
+    return isinstance(asked, int) or (isinstance(asked, str) and asked.startswith(_GPUS))

@@ -99,10 +99,10 @@ class Worker:
         )
         _limit(self.options)
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
-        if request["cuda_is_cpu"]:
+        if request["gpu_is_cpu"]:
             import as_cpu
 
-            as_cpu.CudaIsCpu().__enter__()
+            as_cpu.GpuIsCpu().__enter__()
         outcome = self._execute()
         self._end_others()
         self._answer(
