@@ -8,6 +8,7 @@ import __future__
 
 import ast
 import linecache
+import opcode
 import sys
 import traceback
 import types
@@ -24,6 +25,8 @@ from absent import (
     is_want_of_data,
 )
 from statements import ASSIGNMENTS, IMPORTS, Statement
+
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 
 
 @dataclass
@@ -160,5 +163,15 @@ def describe(error: BaseException) -> dict[str, Any]:
         found["name"] = name[:80]
     if frames:
         found["where"] = f"cell {frames[-1].filename[6:-1]}, line {frames[-1].lineno}"
-        found["by"] = "itself" if frames[-1] is way[-1] else "what it calls"
+        found["by"] = "itself" if frames[-1] is way[-1] and _raises(error) else "what it calls"
     return found
+
+
+def _raises(error: BaseException) -> bool:
+    """Whether a statement of the code that was reached last raised the error, and no call did."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    code = b"" if last is None else last.tb_frame.f_code.co_code
+    at = -1 if last is None else last.tb_lasti
+    return code[at : at + 1] == bytes([_RAISE])
