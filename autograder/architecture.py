@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from autograder import layers, networks, referee, specs
-from autograder.compare import described
+from autograder.compare import close, described
 from autograder.draws import Draws
 from autograder.layers import Block, Layer
 from autograder.networks import Network, Unconfirmed
@@ -230,6 +230,7 @@ class Architecture:
             self._check_agreement(session, draws, network, module, nz, batch)
             drawn = self._redrawn(session, draws, network, module, told)
             self._check_agreement(session, draws, drawn, module, nz, batch)
+            self._check_quiet(session, draws, module, nz, batch)
         except Unconfirmed as error:
             raise self._unconfirmed(told, error) from error
         return network, Confirmed(drawn, module, nz, batch)
@@ -240,6 +241,18 @@ class Architecture:
         for x in (self.inputs(draws, nz, batch), self.others(draws, nz, batch)):
             if not networks.agree(referee.run(network, x), session.call(module, x)):
                 raise Unconfirmed("its operations do not repeat, or not for every input")
+
+    def _check_quiet(
+        self, session: Session, draws: Draws, module: Handle, nz: int, batch: int
+    ) -> None:
+        """A network answers the same under `torch.no_grad()`; raises `Wrong`."""
+        x = self.inputs(draws, nz, batch)
+        usual = session.call(module, x)
+        with session.without_gradients():
+            quiet = session.call(module, x)
+        if not close(quiet, usual):
+            text = f"`{self.name}` answers otherwise where no gradients are recorded."
+            raise Wrong(f"{text} It should not ask for that.")
 
     @staticmethod
     def _redrawn(

@@ -45,6 +45,16 @@ class Interface:
     device_object: bool = False
 
     @property
+    def promised(self) -> bool:
+        """Whether it is the one that the contract has."""
+        return (
+            (self.outputs or PROMISED_OUTPUTS, self.returns or PROMISED_RETURNS)
+            == (PROMISED_OUTPUTS, PROMISED_RETURNS)
+            and self.numbers == "graph"
+            and self.takes == "x first"
+        )
+
+    @property
     def arguments(self) -> list[Any]:
         """Those of a stand-in that speaks so."""
         return [self.numbers, self.outputs, self.returns, self.takes]

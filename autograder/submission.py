@@ -47,13 +47,22 @@ class Definitions:
     outlived: dict[str, tuple[int, str, str]] = field(default_factory=dict)
 
 
+@dataclass
+class TimeLeft:
+    """Seconds that a notebook has left, for all definitions and all answers."""
+
+    defining: float = field(default_factory=lambda: DEFINITIONS_SECONDS)
+    answering: float = field(default_factory=lambda: NOTEBOOK_SECONDS)
+
+
 class Submission:
     """The code cells of one notebook, run in a worker process.
 
     cells: the sources of the code cells. boxed: inside the sandbox. fork: a process for the
     sessions of every task, where the system can. device: cpu, or cuda for a worker that sees the
-    GPUs. gpu_is_cpu: what asks for a GPU gets the CPU. started: the first worker, where it was
-    started before. Errors of student code come as `Unchecked`.
+    GPUs. gpu_is_cpu: what asks for a GPU gets the CPU. time_left: what this notebook has left,
+    in whatever state. started: the first worker, where it was started before. Errors of student
+    code come as `Unchecked`.
     """
 
     def __init__(
@@ -66,6 +75,7 @@ class Submission:
         answer_seconds: float = ANSWER_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
         gpu_is_cpu: bool = False,
+        time_left: TimeLeft | None = None,
         started: Started | None = None,
     ) -> None:
         self.gpu_is_cpu = gpu_is_cpu
@@ -78,8 +88,8 @@ class Submission:
         self._ready: Definitions | None = None
         self._said: object = None  # of the cells, before any code of theirs ran
         self._slow, self._seconds = False, 0.0  # of the last read: whether it took too long
-        self._defining, self._answering = DEFINITIONS_SECONDS, SESSION_SECONDS  # what is left
-        self._left = NOTEBOOK_SECONDS
+        self._answering = SESSION_SECONDS  # what is left for a session
+        self._time = time_left or TimeLeft()
         self._kept: str | None = None  # the task whose last session has left its process
         self._clock = Clock(self._time_out, self._waited)
         self.launch(started)
@@ -121,11 +131,11 @@ class Submission:
     def _await_ready(self) -> None:
         if self._worker is None:
             self.launch()
-        last, before, began = None, self._defining, time.monotonic()
+        last, before, began = None, self._time.defining, time.monotonic()
         try:
-            while self._defining > 0:
-                header, _ = self._read(min(self.statement_seconds, self._defining))
-                self._defining = before - (time.monotonic() - began)
+            while self._time.defining > 0:
+                header, _ = self._read(min(self.statement_seconds, self._time.defining))
+                self._time.defining = before - (time.monotonic() - began)
                 if "ready" in header:
                     self._ready = _definitions(self._said, header["ready"])
                     return
@@ -134,12 +144,12 @@ class Submission:
                     continue
                 last = _position(header.get("progress"))
         except (wire.WireError, EOFError):
-            self._defining = before - (time.monotonic() - began)
+            self._time.defining = before - (time.monotonic() - began)
         self.close()
         self._leave_out(last)
 
     def _leave_out(self, position: tuple[int, int] | None) -> None:
-        if self._defining <= 0:
+        if self._time.defining <= 0:
             self.dead = f"The notebook's definitions take longer than {DEFINITIONS_SECONDS:g} s."
         elif position is None:
             self.dead = "The grader's worker did not start."
@@ -182,6 +192,7 @@ class Submission:
             answer_seconds=self.answer_seconds,
             statement_seconds=self.statement_seconds,
             gpu_is_cpu=gpu_is_cpu,
+            time_left=self._time,
         )
 
     def close(self) -> None:
@@ -201,7 +212,7 @@ class Submission:
         if self._kept is not None and self._kept != task:
             self._end_session()  # first: where it cannot end, another worker is started
         _ = self.definitions
-        if self._left <= 0:
+        if self._time.answering <= 0:
             raise Stopped(_late(), "too-slow")
         self._answering = SESSION_SECONDS
         session = Session(self, seed, task)
@@ -236,7 +247,7 @@ class Submission:
         try:
             yield
         finally:
-            self._left -= time.monotonic() - began
+            self._time.answering -= time.monotonic() - began
 
     def ask(self, op: str, args: list[Any], seconds: float | None = None) -> Any:
         """One request of a session; raises `Raised` or `Stopped`."""
@@ -247,12 +258,12 @@ class Submission:
             raise Unchecked("Your code answered with what cannot be handed to it.") from error
         began = time.monotonic()
         limit = min(self.answer_seconds, self._answering) if seconds is None else seconds
-        limit = min(limit, max(self._left, 1.0))
+        limit = min(limit, max(self._time.answering, 1.0))
         try:
             header, received = self._exchange({"op": op, "args": encoded}, tensors, limit, "value")
         finally:
             took = time.monotonic() - began
-            self._left -= took
+            self._time.answering -= took
             if seconds is None:
                 self._answering = max(self._answering - took, 0.0)
         if "error" in header:
@@ -290,7 +301,7 @@ class Submission:
             text = f"Your code did not finish within {self._seconds:g} seconds on a small input."
             if self._answering < self.answer_seconds:
                 text = f"The calls of one check took more than {SESSION_SECONDS:g} seconds."
-            return Stopped(_late() if self._left <= self._seconds else text, "too-slow")
+            return Stopped(_late() if self._time.answering <= self._seconds else text, "too-slow")
         if full:
             return Stopped("Your code used up its memory on a small input.", "out-of-memory")
         return Stopped("Your code ended the process that ran it, or disturbed its answers.")
@@ -310,6 +321,7 @@ class Session:
     def __init__(self, submission: Submission, seed: int, task: str | None) -> None:
         self.submission, self.seed, self.task, self.opened = submission, seed, task, False
         self.clean = False  # whether the next session may be in the same process
+        self.recording = True  # whether gradients are recorded where student code is called
         self._exhausted = 0  # answers for which memory was not enough
         # VAE with stand-ins for its networks, and whether it misreads arguments, once it was asked
         self.model_class: tuple[Any, bool] | None = None
@@ -319,6 +331,8 @@ class Session:
         if not self.opened:
             self.opened = True
             self.submission.open(self.seed, self.task)
+        if not self.recording:
+            op, args = "quietly", (op, list(args))
         try:
             return self.submission.ask(op, list(args), seconds)
         except Raised as error:
@@ -327,6 +341,15 @@ class Session:
                 if self._exhausted >= OFTEN:  # each takes seconds, and a check may ask at length
                     raise Stopped(error.message, error.misconception) from error
             raise
+
+    @contextlib.contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """Ask, in the block, as under `torch.no_grad()`."""
+        self.recording = False
+        try:
+            yield
+        finally:
+            self.recording = True
 
     def read(self, name: str) -> Any:
         """A variable of the notebook; raises `Unchecked` where it is not defined.

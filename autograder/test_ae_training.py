@@ -104,7 +104,7 @@ def _found(trainer: Trainer, session: Session, draws: Draws, interface: Interfac
     """The findings with a model that speaks as the student's, or as promised if that goes right."""
     known: Findings | None = None
     failed: Unchecked | None = None
-    for way in [interface] if interface == Interface() else [interface, Interface()]:
+    for way in [interface] if interface.promised else [interface, Interface()]:
         try:
             found = trainer.find(session, draws, way)
         except (NotAttempted, Stopped):

@@ -219,6 +219,24 @@ def test_shuffling(session: Session, draws: Draws) -> None:
         text = "The same examples share a batch in every epoch; shuffle examples, not batches."
         raise Wrong(text, "not-shuffled")
     _check_with_workers(session, draws)
+    _check_large(session, draws)
+
+
+def _check_large(session: Session, draws: Draws) -> None:
+    """The first batches of a dataset larger than MNIST come from all of it, in any order."""
+    size, batch_size = draws.integer(60_001, 90_000), draws.integer(30, 300)
+    make = session.read("make_data_loader")
+    try:
+        loader = session.call(make, session.make("Numbered", size), batch_size)
+        batches = session.iterate(loader, 2)
+    except Stopped:
+        raise
+    except Unchecked:
+        return  # that it works is asked for elsewhere
+    order = [i for batch in batches for i in _indices(session, batch, size)]
+    if order == sorted(order) or max(order) < size // 4:  # by chance, in one of 4^30 at most
+        text = f"Of {size} examples the first batches are not drawn from all; shuffle them."
+        raise Wrong(text, "not-shuffled")
 
 
 def _check_with_workers(session: Session, draws: Draws) -> None:

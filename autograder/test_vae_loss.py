@@ -586,6 +586,9 @@ def _check_gradient(session: Session, draws: Draws, evidence: Evidence, sampled:
         return
     case, by_q, by_rec, has_graph = total_gradient(session, draws, used, evidence.sizes)
     needs_rec = losses.explain_rec([case]).right
+    for name, explain in (("rec_loss", losses.explain_rec), ("kl_loss", losses.explain_kl)):
+        if explain(evidence.cases).right and not explain([case]).right:
+            raise Wrong(f"'{name}' is another where gradients are recorded; it should not be.")
     # a KL that is wrong and has nothing to do with q was charged for that
     right = any(losses.explain_kl(cases).right for cases in ([case], evidence.cases))
     needs_q = right or _kl_follows(session, draws, evidence)

@@ -22,7 +22,7 @@ from autograder.training_probe import (
     Findings,
     Trainer,
 )
-from autograder.trial import Trial, learned, promised
+from autograder.trial import Trial, promised
 from autograder.worker import standins
 
 _UPDATE = {
@@ -418,12 +418,10 @@ def check_epochs(trainer: Trainer, session: Session, draws: Draws, findings: Fin
     if recipe is None:
         if explaining.goes_as_promised([t.course for t in findings.trials]):
             return
-        fault = (findings.faults or {}).get("epochs")
-        if (findings.faults is None or fault == UNLIKE) and _learns_throughout(findings):
-            return
-        if findings.faults is None:
+        if findings.faults is None and not _learns_throughout(findings):
             raise _unknown_update()
-        if fault is not None:
+        fault = (findings.faults or {}).get("epochs")
+        if fault is not None and not (fault == UNLIKE and findings.learned >= LEARNED):
             raise Wrong(*fault)
         return
     if findings.stop is not None and _passes(findings) > 1:
@@ -480,4 +478,4 @@ def _learns_throughout(findings: Findings) -> bool:
         t.course.epochs * len(t.course.batches) == len(t.course.notes) - 1 == len(t.course.steps)
         for t in findings.trials
     )
-    return counted and sum(map(learned, findings.trials)) >= LEARNED * len(findings.trials)
+    return counted and findings.learned >= LEARNED

@@ -74,3 +74,22 @@ def test_a_package_for_logs_costs_nothing() -> None:
         ),
     )
     assert lost(made).get("ae-training", 0) == 0
+
+
+def test_tables_of_losses_cost_nothing() -> None:
+    made = graded(
+        "ae-training",
+        (IMPORT, f"{IMPORT}\nimport pandas_of_no_kind as pd\nfrom scipy_of_no_kind import smooth"),
+        (
+            '        print(f"epoch {epoch + 1}',
+            """        table = pd.DataFrame([{"loss": loss} for loss in losses])
+        table["doubled"] = 2 * table.loss + table["loss"] / 3
+        table.to_csv("losses.csv")
+        pd.Series(losses).rolling(50).mean().plot()
+        smoothed = smooth(losses, sigma=5)
+        plt.plot(range(len(losses)), smoothed)
+        print(len(smoothed), smoothed.min(), smoothed[-1], [float(v) for v in smoothed][:2])
+        print(f"epoch {epoch + 1}""",
+        ),
+    )
+    assert lost(made).get("ae-training", 0) == 0

@@ -27,6 +27,8 @@ class Absent(types.ModuleType):
         return type(self)(f"{self.__name__}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], list | tuple):  # a bar goes through it, a table answers
+            return AbsentAround(args[0])
         if args and (callable(args[0]) or hasattr(args[0], "__iter__")):
             return self if isinstance(args[0], str | bytes | dict) else args[0]
         return self
@@ -54,11 +56,48 @@ class Absent(types.ModuleType):
     def __float__(self) -> float:
         return 0.0
 
+    def _nothing(self, *others: Any) -> Any:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _nothing
+    __truediv__ = __rtruediv__ = __pow__ = __neg__ = __setitem__ = _nothing
+
     def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *error: object) -> None:
         return None
+
+
+class AbsentAround(Absent):
+    """What a package that is not here makes of a list: it has its items, and answers as well."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__("around")
+        self.__dict__.update(__held__=held, shape=(len(held),))
+
+    def to_numpy(self, *args: Any, **kwargs: Any) -> Any:
+        """The items as an array, as pandas has it; matplotlib asks for that."""
+        return sys.modules["numpy"].asarray(self.__dict__["__held__"])
+
+    __array__ = to_numpy
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Absent(name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.__dict__["__held__"])
+
+    def __len__(self) -> int:
+        return len(self.__dict__["__held__"])
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.__dict__["__held__"][key]
+        except (TypeError, IndexError):
+            return Absent("item")
 
 
 class AbsentData(Absent):

@@ -32,6 +32,14 @@ class GpuIsCpu(TorchFunctionMode):
         return found.clone() if moved and found is args[0] else found
 
 
+def begin() -> None:
+    """From now on, there is a GPU of that kind."""
+    GpuIsCpu().__enter__()  # type: ignore[no-untyped-call]
+    for name in ("synchronize", "set_device"):
+        setattr(torch.cuda, name, lambda *args, **kwargs: None)
+    torch.cuda.current_device = lambda: 0
+
+
 def _is_gpu(asked: Any, is_device: bool) -> bool:
     """Whether a device is a GPU; a number or a word is one only where a device belongs."""
     if isinstance(asked, torch.device):

@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import os
+import random
 import signal
 import sys
 import types
@@ -102,7 +103,7 @@ class Worker:
         if request["gpu_is_cpu"]:
             import as_cpu
 
-            as_cpu.GpuIsCpu().__enter__()
+            as_cpu.begin()
         outcome = self._execute()
         self._end_others()
         self._answer(
@@ -206,6 +207,8 @@ class Session:
         self.operations: dict[str, Callable[..., Any]] = {
             "global": self.read_global,
             "set_global": namespace.__setitem__,
+            "quietly": self.quietly,
+            "seed": self.seed,
             "call": lambda function, args, kwargs: function(*args, **kwargs),
             "keep_call": self.keep_call,
             "attribute": getattr,
@@ -250,6 +253,18 @@ class Session:
         torch.set_grad_enabled(True)
         decode = wire.Decoder(tensors, lambda handle: self.objects[handle.number])
         return self.operations[request["op"]](*decode(request["args"]))
+
+    def seed(self, number: int) -> None:
+        """Let all random numbers begin anew."""
+        torch.manual_seed(number)
+        random.seed(number)
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed(number % 2**32)
+
+    def quietly(self, op: str, args: list[Any]) -> Any:
+        """Another operation, where no gradients are recorded."""
+        with torch.no_grad():
+            return self.operations[op](*args)
 
     def read_global(self, name: str) -> Any:
         """A variable of the notebook."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -444,6 +444,35 @@ class Numbered(Dataset[tuple[Tensor, int]]):
         return torch.full((1, 28, 28), float(index)), int(index)
 
 
+class Digits(TensorDataset):
+    """Few images, as many as there are batches of, that are asked for like those of MNIST.
+
+    Whoever takes a fixed number of them for a picture, from here or from `data`, gets as many.
+    """
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        count = len(self)
+        if count and isinstance(index, int) and count <= index < 60_000:
+            index %= count
+        return tuple(values[index] for values in self.tensors)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def data(self) -> Tensor:
+        """The images as bytes, (60000, 28, 28), in turn."""
+        return self._many(self.tensors[0][:, 0].mul(255).byte())
+
+    @property
+    def targets(self) -> Tensor:
+        """Their labels, (60000,)."""
+        return self._many(self.tensors[1])
+
+    def _many(self, values: Tensor) -> Tensor:
+        return values[torch.arange(60_000 if len(self) else 0) % max(len(self), 1)]
+
+
 class Batches(DataLoader[tuple[Tensor, ...]]):
     """Batches of `(images, labels)` in a fixed order; counts how often it was gone through.
 
@@ -456,7 +485,7 @@ class Batches(DataLoader[tuple[Tensor, ...]]):
         self, images: Tensor, batch_size: int, elsewhere: bool = False, twice: bool = False
     ) -> None:
         labels = images if twice else torch.arange(len(images)) % 10
-        super().__init__(TensorDataset(images, labels), batch_size)
+        super().__init__(Digits(images, labels), batch_size)
         self.elsewhere = elsewhere
 
     def __iter__(self) -> Any:
