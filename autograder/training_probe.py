@@ -24,6 +24,7 @@ from autograder.recipes import Recipe
 from autograder.replay import Course, Note
 from autograder.submission import DISTURBED, Session
 from autograder.trial import (
+    REPEATED,
     Trial,
     compares_with_itself,
     forward_passes,
@@ -43,6 +44,7 @@ _ARGUMENTS = ("beta", "rate", "epochs")
 DROPPING = ("first of each pass", "all but the last", "all but the first", "whole ones")
 MOVED = 0.1  # losses of one's own learn 0.25 and more of the promised one, weights at random 0.08
 LEARNED = 0.35  # random inputs and targets learn less than the promised ones, and by chance
+LONG = 300  # batches, of which a replay takes half a second
 MANY_IMAGES = 480  # in batches of every size up to some hundreds, without a rest of one
 REDRAWS = 8  # of courses on which rounding grows; at most one in twenty is of that kind
 
@@ -485,7 +487,10 @@ class Trainer:
         by_moments: a trial that keeps the second moments of Adam too long does so as well.
         """
         for times in range(REDRAWS):
-            trial = self.trial(session, draw())
+            course = draw()
+            if times >= REPEATED and len(course.batches) > LONG:
+                break
+            trial = self.trial(session, course)
             if _ends_early(trial):
                 return trial
             kept = by_moments and explaining.keeps_second_moments(trial.course, trial.state)

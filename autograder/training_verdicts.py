@@ -18,6 +18,7 @@ from autograder.submission import Session
 from autograder.training_probe import (
     DROPPING,
     LEARNED,
+    LONG,
     MANY_IMAGES,
     Findings,
     Trainer,
@@ -91,24 +92,8 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
         _check_first_step(trainer, session, draws, findings)
         return
     if findings.late is not None and findings.stop is None and not findings.evaluates:
-        name = explaining.optimiser_of(findings.late.course, findings.late.state)
-        if name is not None:
-            text = f"Expected Adam with its defaults; the weights move as {name} does."
-            raise Wrong(text, "wrong-optimizer")
-        sizes = sizes_written(session, trainer.name)
-        whole = (replay.LARGE // size * size for size in sizes if size <= replay.LARGE)
-        for size in [*sizes, *whole]:
-            if explaining.uses_first_rows(findings.late.course, findings.late.state, size):
-                text = f"Of every batch, the training uses the first {size} images only."
-                raise Wrong(text, "drops-data")
-        name = explaining.criterion_of(findings.late.course, findings.late.state)
-        if name is not None:
-            text = f"In a longer training, what is minimised comes to be {name}"
-            raise Wrong(f"{text}. It should be the promised loss throughout.", "wrong-criterion")
-        followed = [findings.late.course], [findings.late.state]
-        cut = _cut_gradients(trainer, session, *followed)
-        if cut is not None:
-            raise cut
+        if len(findings.late.course.batches) <= LONG:
+            _check_late(trainer, session, findings.late)
         text = "In a longer training the steps do not stay as they begin"
         if explaining.changes_rate(findings.late.course, findings.late.state):
             raise Wrong(f"{text}: does the rate change on the way?", "wrong-learning-rate")
@@ -117,6 +102,28 @@ def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Fin
     for aspect, slug in _UPDATE.items():
         if aspect in recipe.deviations():
             raise _update_fault(trainer, session, findings, recipe, aspect, slug)
+
+
+def _check_late(trainer: Trainer, session: Session, late: Trial) -> None:
+    """What a longer training is throughout, that a short one does not show; raises `Wrong`."""
+    name = explaining.optimiser_of(late.course, late.state)
+    if name is not None:
+        text = f"Expected Adam with its defaults; the weights move as {name} does."
+        raise Wrong(text, "wrong-optimizer")
+    sizes = sizes_written(session, trainer.name)
+    whole = (replay.LARGE // size * size for size in sizes if size <= replay.LARGE)
+    for size in [*sizes, *whole]:
+        if explaining.uses_first_rows(late.course, late.state, size):
+            text = f"Of every batch, the training uses the first {size} images only."
+            raise Wrong(text, "drops-data")
+    name = explaining.criterion_of(late.course, late.state)
+    if name is not None:
+        text = f"In a longer training, what is minimised comes to be {name}"
+        raise Wrong(f"{text}. It should be the promised loss throughout.", "wrong-criterion")
+    followed = [late.course], [late.state]
+    cut = _cut_gradients(trainer, session, *followed)
+    if cut is not None:
+        raise cut
 
 
 def _update_fault(
