@@ -257,8 +257,9 @@ def explain(courses: list[Course], seen: list[State]) -> Recipe | None:
     """
     if all(same(c, s, c.promised.state) for c, s in zip(courses, seen, strict=True)):
         return Recipe()
-    if goes_as_promised(courses):
-        return None  # whatever was left in the end, no step gave it
+    if goes_as_promised(courses):  # then no step gave what was left, unless the last is to come
+        delayed = Recipe(steps="delayed")
+        return delayed if fits(courses, seen, delayed) else None
     first = [r for r in _single_steps(courses[0], seen[0]) if _fits(courses[0], seen[0], r)]
     first.sort(key=lambda r: len(r.deviations()))
     for recipe in _combined(

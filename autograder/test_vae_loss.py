@@ -326,7 +326,8 @@ def test_honesty(session: Session, draws: Draws, habits: Habits) -> None:
     # what a term lacks is its formula's fault: it is asked for what it follows
     places = (0, -1)
     by_q = {i: _following(session, model, used, x, (rec, rec), (q, _moved(q, i))) for i in places}
-    by_rec = _following(session, model, used, x, (rec, _moved(rec, 0)), (q, q))
+    other = _moved(rec, 0) % 1.0  # an image still
+    by_rec = _following(session, model, used, x, (rec, other), (q, q))
     known = cause.right or cause.misconception or _are_exchanged(evidence.cases)
     if not known and REC not in by_rec:
         raise Unchecked("Neither term is one that is known, so what they hide cannot be told.")

@@ -232,7 +232,7 @@ class Session:
             "state": self.state,
             "load": self.load,
             "put": self.put,
-            "without_dropout": tracing.without_dropout,
+            "without_dropout": self.without_dropout,
             "mode": lambda module, training: module.train(training) and None,
             "iterate": self.iterate,
             "reads": self.reads,
@@ -260,6 +260,10 @@ class Session:
         random.seed(number)
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed(number % 2**32)
+
+    def without_dropout(self) -> None:
+        """Let no dropout do anything until the session ends."""
+        self.open_until_end.enter_context(tracing.without_dropout())
 
     def quietly(self, op: str, args: list[Any]) -> Any:
         """Another operation, where no gradients are recorded."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -69,11 +71,22 @@ class Tape(TorchDispatchMode):
         return {"symbol": str(item)}
 
 
-def without_dropout() -> None:
-    """Let no dropout do anything from now on, whatever the mode."""
-    for home in (torch, nn.functional):
-        for name in [n for n in dir(home) if "dropout" in n and not n.startswith("_")]:
-            setattr(home, name, lambda input, *_, **__: input)
+@contextlib.contextmanager
+def without_dropout() -> Iterator[None]:
+    """Let no dropout do anything in the block, whatever the mode."""
+    kept = [
+        (home, name, getattr(home, name))
+        for home in (torch, nn.functional)
+        for name in dir(home)
+        if "dropout" in name and not name.startswith("_")
+    ]
+    for home, name, _ in kept:
+        setattr(home, name, lambda input, *_, **__: input)
+    try:
+        yield
+    finally:
+        for home, name, before in kept:
+            setattr(home, name, before)
 
 
 def trace(module: Any, image: Tensor) -> dict[str, Any]:
