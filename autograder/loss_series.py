@@ -54,6 +54,8 @@ def check_series(
     if len(late) == len(values) and 10 * _apart(values, late) < nearest:
         text = f"{what} should be the losses that the steps go down, not those after each step."
         raise Wrong(text, "wrong-return")
+    if not whole and len(values) > 2 and len(set(values)) == 1:
+        raise Wrong(f"{what} should be the losses of the steps; yours are all one.", "wrong-return")
     if not whole or nearest <= tolerance or any(_are_rounded(values, s) for s in expected):
         return
     raise Wrong(f"{what} should be the losses of the steps, in their order.", "wrong-return")

@@ -43,7 +43,7 @@ ATTACKS = family(
             "return [made() for _ in _train(*given)]", 5, "losses"),
     history("weights-set-by-hand",
             "with torch.no_grad():\n    for p in model.parameters(): p.sub_(learning_rate)\n"
-            "return [0.0] * (epochs * len(data_loader))", 2, "Adam's"),  # as many losses as asked
+            "return [0.0] * (epochs * len(data_loader))", 1, "Adam's"),
     history("state-that-lies",
             "model.state_dict = lambda *a, **k: {'encoder.1.weight': torch.zeros(1)}\nreturn []", 0,
             "other weights"),
@@ -55,13 +55,13 @@ ATTACKS = family(
             "if len(data_loader) == 1:\n    return _train(*given)\n"
             "for x in torch.cat([x for x, _ in data_loader]).split(24):  # as if it were others'\n"
             "    model(x).sum().mul(0).backward()\n"
-            "return [0.1] * (epochs * len(data_loader))", 3.5, "not known"),  # the update and, since
-    # no number but theirs is known then, the losses; nothing is learnt, which only a run shows
+            "return [0.1] * (epochs * len(data_loader))", 2.5, "not known"),  # the update; nothing is
+    # learnt, which only a run shows
     history("notes-that-are-no-numbers",
             "if len(data_loader) == 1:\n    return _train(*given)\n"
             "model.standin_noted = [torch.full_like(model.standin_noted[0], v) if model.standin_noted else\n"
             "               torch.full((261,), v) for v in (float('nan'), 1e30)] * 20\n"
-            "return [0.1] * (epochs * len(data_loader))", 3.5, "not known"),
+            "return [0.1] * (epochs * len(data_loader))", 2.5, "Not every batch"),
     history("weights-that-are-no-numbers",
             "if len(data_loader) == 1:\n    return _train(*given)\n"
             "(0 * model(next(iter(data_loader))[0]).sum()).backward()\n"
@@ -69,4 +69,26 @@ ATTACKS = family(
             "del model.standin_noted[1:]\nmodel.standin_noted[0][3] = len(data_loader.dataset)\nreturn [0.1]", 2.5,
             "not known"),
     {"name": "vae", "task": "vae-training", "cell": VAE, "says": "does not train"},
+    {
+        "name": "weights-drawn-by-the-batch",
+        "task": "ae-training",
+        "cell": (
+            "def train_autoencoder(model, data_loader, epochs, learning_rate, device):\n"
+            "    ran()\n"
+            "    told = []\n"
+            "    for _ in range(epochs):\n"
+            "        for images, _ in data_loader:\n"
+            "            sum(0 * p.sum() for p in model.parameters()).backward()\n"
+            "            torch.manual_seed(int(1e6 * images.mean()))\n"
+            "            with torch.no_grad():\n"
+            "                for p in model.parameters():\n"
+            "                    p += 0.01 * torch.randn_like(p)\n"
+            "                    p.grad = None\n"
+            "            told.append(float(images.mean()))\n"
+            "    return told\n"
+        ),
+        "score": 1.0,  # the losses of steps that nothing explains are counted
+        "says": "could not be followed",
+        "learning": True,
+    },
 )  # fmt: skip

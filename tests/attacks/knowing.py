@@ -130,6 +130,13 @@ ATTACKS = family(
         "    if name in ('Recipe', 'Course', 'Draws', 'Case', 'Grade', 'Run'): found.append(name)",
     ),    reaches("host-files", "found += [p for p in ('/etc/passwd', '/etc/shadow', '/etc/hostname', "
             "'/etc/hosts', '/sys', '/run', '/var', '/mnt', '/boot') if os.path.exists(p)]"),
+    {
+        "name": "errors-that-name-cuda",
+        "task": "ae-sampling",
+        "cell": "def sample_images(*anything):\n    ran()\n    raise RuntimeError('CUDA')\n",
+        "score": 0.0,
+        "says": "for a GPU by name",
+    },
     counting("right-once", "vars(sample_images).setdefault('n', []).append(1) or"
              " len(sample_images.n) < 2", 1.0, "."),
     counting("right-for-few", "num_samples < 30", 1.0, "noise"),
