@@ -27,6 +27,8 @@ FILE_SIZE = 64 << 20  # bytes
 PROCESSES = 64
 _HIDDEN = ("solution", "assignment", "autograder", "course")  # what a submission must not see
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
+# where notebooks are written, and write to
+_ELSEWHERE = ("/content", "/kaggle", "/home", "/Users", "/workspace")
 # One thread, so that a worker can fork.
 _ALWAYS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ALWAYS["TORCHDYNAMO_DISABLE"] = "1"  # `torch.compile` takes minutes and changes no answer
@@ -169,6 +171,9 @@ def _box(passed: Sequence[Path] = (), grader: bool = False) -> list[str]:
             mounts += [*_parents(folder, made), "--ro-bind", str(folder), str(folder)]
     for folder in _packages_to_hide():
         mounts += ["--tmpfs", str(folder)]
+    for away in _ELSEWHERE:
+        if not any(folder.is_relative_to(away) for folder in folders):
+            mounts += ["--symlink", "/tmp", away]
     command += ["--size", str(256 << 20), "--perms", "1777", "--tmpfs", "/tmp"]
     command += mounts
     command += ["--proc", "/proc", "--dev", "/dev"]

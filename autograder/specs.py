@@ -205,7 +205,9 @@ def _compare_after(block: Block, row: Spec) -> None:
         raise _extra(norms[-1], f"after {row}")
     if row.activation and not activations:
         slug = "missing-layer" if row.activation == "sigmoid" else "missing-activation"
-        raise Wrong(f"There is no {row.activation} after {row}.", slug)
+        none = " One with a slope of 1, as `LeakyReLU(True)` has, changes nothing."
+        text = f"There is no {row.activation} after {row}."
+        raise Wrong(text + none * (row.activation == "LeakyReLU"), slug)
     if not row.activation and activations:
         raise _extra(activations[0], f"after {row}")
     if activations and [a.name for a in activations] != [row.activation]:

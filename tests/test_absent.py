@@ -93,3 +93,31 @@ def test_tables_of_losses_cost_nothing() -> None:
         ),
     )
     assert lost(made).get("ae-training", 0) == 0
+
+
+@pytest.mark.usefixtures("box")
+def test_files_on_a_drive_that_is_not_here_cost_nothing() -> None:
+    made = graded(
+        "ae-training",
+        (
+            '        print(f"epoch {epoch + 1}',
+            """        import os
+        os.makedirs("/kaggle/working/runs", exist_ok=True)
+        torch.save(model.state_dict(), f"/content/drive/MyDrive/vae/{epoch}.pt")
+        plt.savefig("figures/deep/losses.png")
+        with open("/home/someone/logs/log.csv", "a") as log:
+            log.write("done")
+        print(f"epoch {epoch + 1}""",
+        ),
+    )
+    assert lost(made).get("ae-training", 0) == 0
+
+
+@pytest.mark.usefixtures("box")
+def test_a_file_that_is_read_is_not_made_up() -> None:
+    line = "    z = torch.load('/content/z.pt')\n"
+    made = graded(
+        "ae-sampling",
+        ("    with torch.no_grad():\n        z =", f"{line}    with torch.no_grad():\n        z ="),
+    )
+    assert all("FileNotFoundError" in r.message for r in made.results)

@@ -21,6 +21,7 @@ import torch
 import absent
 import definitions
 import execution
+import folders
 import impersonation
 import reading
 import rebinding
@@ -99,6 +100,8 @@ class Worker:
             }
         )
         _limit(self.options)
+        if self.options.get("alone"):
+            folders.make_as_needed()
         gc.freeze()  # a collection in a session would look at all of torch, 0.1 s each time
         if request["gpu_is_cpu"]:
             import as_cpu
