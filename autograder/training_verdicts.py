@@ -173,6 +173,11 @@ def _update_fault(
         slug = "rec-reduction" if trainer.kind == "TinyAutoEncoder" else slug
         text = "The loss should be a mean over the images of its batch; yours is divided by"
         return Wrong(f"{text} {value}.", slug)
+    if aspect == "decay" and all(_has_one_rate(t.course) for t in findings.trials):
+        text = (
+            "The steps are of another learning rate than asked for, one that goes by the batches."
+        )
+        return Wrong(text, slug)
     if aspect == "decay":
         return Wrong("The learning rate changes on the way; it should stay as asked.", slug)
     if aspect == "criterion" and value in _SCALED:
@@ -455,6 +460,11 @@ def remark_on_epochs(findings: Findings) -> str:
 
 def _passes(findings: Findings) -> int:
     return 0 if findings.late is None else findings.late.course.epochs
+
+
+def _has_one_rate(course: Course) -> bool:
+    """Whether the optimiser told of one rate, throughout."""
+    return len({told.options.get("lr") for told in course.told}) == 1
 
 
 def _told_fault(findings: Findings) -> Wrong:
