@@ -75,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     whole = is_whole(metafunc.config)
     notebooks = corpus.whole()
     work: dict[str, list[Any]] = {
-        "whole": notebooks if whole else list(dict.fromkeys([*FEW, *LEANING, *notebooks[::6]])),
+        "whole": notebooks if whole else list(dict.fromkeys([*FEW, *LEANING, *notebooks[::8]])),
         "mistake": corpus.mistakes() if whole else corpus.one_each(corpus.mistakes()),
         "accident": corpus.accidents() if whole else corpus.canonical(corpus.accidents()),
         "variant": corpus.variants() if whole else corpus.variants()[::6],

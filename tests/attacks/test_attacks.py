@@ -40,10 +40,10 @@ ATTACKS = [attack for module in FAMILIES for attack in module.ATTACKS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every fourth attack by default; all of them with --whole-corpus."""
+    """Every fifth attack by default; all of them with --whole-corpus."""
     if "attack" in metafunc.fixturenames:
         whole = metafunc.config.getoption("--whole-corpus")
-        metafunc.parametrize("attack", ATTACKS if whole else ATTACKS[::4], ids=str)
+        metafunc.parametrize("attack", ATTACKS if whole else ATTACKS[::5], ids=str)
 
 
 @pytest.mark.usefixtures("box")
