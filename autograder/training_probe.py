@@ -72,6 +72,11 @@ class Findings:
     faults: dict[str, likeness.Fault] | None = None  # of steps that nothing explains, if known
 
     @property
+    def lent(self) -> bool:
+        """Whether layers that the model has for the looks were part of a training."""
+        return any(trial.lent for trial in self.trials)
+
+    @property
     def learned(self) -> float:
         """How far the promised loss went down, of the promised way, on average over the trials."""
         return sum(map(learned, self.trials)) / len(self.trials)
@@ -194,7 +199,8 @@ class Trainer:
         numbers = [v for v in drawn if isinstance(v, float)] if isinstance(drawn, list) else []
         reseeded = len(set(numbers)) < len(numbers)
         kept = course.epochs > 1 and isinstance(passes, int) and passes == 1
-        return Trial(course, state, returned, found.get("cleared") is True, reseeded, kept)
+        cleared, lent = found.get("cleared") is True, found.get("lent") is True
+        return Trial(course, state, returned, cleared, reseeded, kept, lent)
 
     def find(self, session: Session, draws: Draws, interface: Interface) -> Findings:
         """Run the trials and look for what explains them; raises `Unchecked`."""

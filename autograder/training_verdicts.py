@@ -79,6 +79,9 @@ _FRUITLESS = {
 def check_update(trainer: Trainer, session: Session, draws: Draws, findings: Findings) -> None:
     """Optimiser, rate, criterion, target, and a whole gradient; raises `Wrong`."""
     recipe = findings.recipe
+    if findings.lent:
+        text = "Single layers of your own encoder or decoder, by their names, are part of what is"
+        raise Wrong(f"{text} minimised, or are changed. Train what `model.parameters()` gives.")
     name = findings.follows("rate", "beta")
     if name is not None:
         text = f"The steps follow the notebook's `{name}`, not the argument or the model."

@@ -30,6 +30,7 @@ class Trial:
     cleared: bool  # no gradients were left at the end
     reseeded: bool = False  # whether a random number came twice
     kept: bool = False  # whether the batches of one pass served for several
+    lent: bool = False  # whether layers that the model has for the looks were part of it
 
     @property
     def differentiated(self) -> bool:

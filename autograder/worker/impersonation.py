@@ -221,12 +221,83 @@ def _set_by_constructor(student: Any, made: Any, name: str, own: list[Any]) -> A
     if not own:
         with contextlib.suppress(Exception), torch.random.fork_rng(devices=[]):
             own.append(student(made.nz))
+    if own:
+        _follow(own[0], made)
     value = getattr(own[0], name) if own else None
     has_weights = isinstance(value, nn.Module) and next(value.parameters(), None) is not None
     if not own or has_weights or isinstance(value, nn.Parameter):
         text = f"'{type(made).__name__}' object has no attribute '{name}'"
         raise AttributeError(text, name=name)
     return value
+
+
+def _follow(network: Any, made: nn.Module) -> None:
+    """Put what only shows attributes where the stand-in is."""
+    weight = next(made.parameters(), None)
+    if isinstance(network, nn.Module) and weight is not None:
+        with contextlib.suppress(Exception):
+            network.to(weight.device)
+
+
+class Lent:
+    """A network of the student's own, whose layers a stand-in shows to whoever asks by name.
+
+    They are there to be looked at: a loss or a training that goes by them counts for nothing.
+    """
+
+    def __init__(self, student: Any, width: int) -> None:
+        self.make: Callable[[], Any] = lambda: student(width)
+        self.network: Any = None
+        self.reached = False  # whether a gradient came to its weights
+        self.start: list[torch.Tensor] = []
+
+    def attribute(self, name: str, part: nn.Module) -> Any:
+        """An attribute of the network, which is made when it is first asked for; part: who is."""
+        if self.network is None:
+            with torch.random.fork_rng(devices=[]):
+                self.network = self.make()
+            for weight in self.network.parameters():
+                weight.register_hook(self._note)
+                weight.grad = torch.zeros_like(weight)
+                self.start.append(weight.detach().clone())
+        _follow(self.network, part)
+        return getattr(self.network, name)
+
+    def _note(self, gradient: torch.Tensor) -> None:
+        self.reached = True
+
+    @property
+    def is_used(self) -> bool:
+        """Whether more was done with it than to look at it."""
+        weights = [] if self.network is None else list(self.network.parameters())
+        kept = all(w.requires_grad for w in weights) and len(weights) == len(self.start)
+        return self.reached or not kept or not all(map(torch.equal, weights, self.start))
+
+
+def lend(part: nn.Module, student: object, width: int) -> Lent | None:
+    """Let a stand-in for a network have the names that the student's own has, if it can be made."""
+    if not (isinstance(student, type) and issubclass(student, nn.Module)):
+        return None
+    lent = Lent(student, width)
+
+    def other(self: nn.Module, name: str) -> Any:
+        try:
+            return nn.Module.__getattr__(self, name)
+        except AttributeError as error:
+            if name.startswith("__"):
+                raise
+            try:
+                return lent.attribute(name, self)
+            except Exception:
+                raise error from None
+
+    told = {
+        "__getattr__": other,
+        "__deepcopy__": _copied,
+        "__reduce_ex__": lambda self, protocol: (dict, (self.state_dict(),)),
+    }
+    part.__class__ = type(type(part).__name__, (type(part),), told)
+    return lent
 
 
 def _copied(self: nn.Module, memo: dict[int, Any]) -> nn.Module:

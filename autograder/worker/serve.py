@@ -205,6 +205,7 @@ class Session:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.objects: list[Any] = []
+        self.lent: list[impersonation.Lent] = []  # to the model that is trained
         self.records: list[tuple[Any, int]] = []  # of stand-ins, and how long before a call
         self.open_until_end = contextlib.ExitStack()
         self.operations: dict[str, Callable[..., Any]] = {
@@ -341,6 +342,11 @@ class Session:
         model.load_state_dict(state)
         model.train()
         self.open_until_end.callback(standins.note_steps(model).remove)
+        self.lent = []
+        for name in _PARTS:
+            wide = 2 * model.nz if kind == "TinyVariational" and name == "Encoder" else model.nz
+            lent = impersonation.lend(getattr(model, name.lower()), self.namespace.get(name), wide)
+            self.lent += [] if lent is None else [lent]
         if images:
             standins.note_images(model)
         return [self.keep(model), self.keep(self.make("loader", batches))]
@@ -354,6 +360,7 @@ class Session:
             "state": self.state(model),
             "cleared": cleared,
             "passes": getattr(loader, "passes", None),
+            "lent": any(lent.is_used for lent in self.lent),
             **found,
         }
 
