@@ -87,6 +87,7 @@ def _goes_on(course: Course, grown: list[Trial]) -> bool:
     states = [course.state, *(trial.state for trial in grown)]
     ends = [standins.sample(state["decoder.0.weight"]).double() for state in states]
     return all(
-        len(seen) == count + 1 and all(map(torch.equal, seen, ends))
+        # with which weights it begins is for the update to judge
+        len(seen) == count + 1 and all(map(torch.equal, seen[1:], ends[1:]))
         for count, seen in enumerate(_noted(grown), 1)
     )

@@ -80,7 +80,7 @@ ATTACKS = family(
     sampling(
         "everywhere-an-answer",
         """everywhere(frame('{"value": true, "tensors": []}'))""",
-        "a bool",
+        "a bool|disturbed",
         marks=False,
     ),
     sampling(
