@@ -48,7 +48,7 @@ def faults(run: Callable[[Course], Trial], course: Course) -> dict[str, Fault] |
     first, last = images.clone(), images.clone()
     first[0], last[-1] = images[-1], images[0]
     states = [course.state, *(trial.state for trial in grown)]
-    if any(len(seen) > 2 and _stands(seen[:-1]) for seen in _noted(grown)):
+    if any(map(_stands_till_the_end, _noted(grown))):
         found["stepping"] = _RARE
     elif any(alike(*two) for two in itertools.pairwise(states)):
         found["stepping"] = _DROPPED
@@ -78,8 +78,13 @@ def _noted(trials: list[Trial]) -> Iterator[list[torch.Tensor]]:
         yield [note.weights for note in trial.course.notes]
 
 
-def _stands(weights: list[torch.Tensor]) -> bool:
-    return all(torch.equal(seen, weights[0]) for seen in weights)
+def _stands_till_the_end(noted: list[torch.Tensor]) -> bool:
+    """Whether weights were the same at several backward passes, and others after the last."""
+    if len(noted) < 3:
+        return False
+    first, *others, end = noted
+    stand = all(torch.equal(seen, first) for seen in others)
+    return stand and not torch.equal(first, end)
 
 
 def _goes_on(course: Course, grown: list[Trial]) -> bool:
