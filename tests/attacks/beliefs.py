@@ -112,7 +112,7 @@ ATTACKS = family(
         "    ran()\n"
         "    batch = [torch.zeros(1), torch.zeros(120_000_000, dtype=torch.uint8)]\n"
         "    return type('Loader', (), {'__iter__': lambda self: iter([batch])})()\n",
-        "says": "a batch has",
+        "says": "one image for every label",
     },
     sampling(
         "many-latents",

@@ -142,7 +142,7 @@ ATTACKS = family(
         "name": "steps-by-sign",
         "task": "ae-training",
         "cell": SIGNS,
-        "score": 2.0,  # as many losses as steps, and what it is worth on digits is not looked at
-        "says": "not known",
+        "score": 2.0,  # as many passes as asked; what it is worth on digits is not looked at
+        "says": "over and over",
     },
 )
