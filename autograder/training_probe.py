@@ -74,7 +74,8 @@ class Findings:
     @property
     def lent(self) -> bool:
         """Whether layers that the model has for the looks were part of a training."""
-        return any(trial.lent for trial in self.trials)
+        late = [self.late] if self.late is not None else []
+        return any(trial.lent for trial in [*self.trials, *self.followed, *late])
 
     @property
     def learned(self) -> float:

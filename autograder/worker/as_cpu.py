@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -32,9 +33,9 @@ class GpuIsCpu(TorchFunctionMode):
         return found.clone() if moved and found is args[0] else found
 
 
-def begin() -> None:
-    """From now on, there is a GPU of that kind."""
-    GpuIsCpu().__enter__()  # type: ignore[no-untyped-call]
+def begin(until: contextlib.ExitStack) -> None:
+    """Let there be a GPU of that kind, for as long as `until` is open."""
+    until.enter_context(GpuIsCpu())
     for name in ("synchronize", "set_device"):
         setattr(torch.cuda, name, lambda *args, **kwargs: None)
     torch.cuda.current_device = lambda: 0

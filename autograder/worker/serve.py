@@ -76,6 +76,7 @@ class Worker:
     def __init__(self, requests: BinaryIO, answers: BinaryIO, options: dict[str, Any]) -> None:
         self.requests, self.answers, self.options = requests, answers, options
         self.forks = bool(options.get("fork")) and hasattr(os, "fork")
+        self.open_until_end = contextlib.ExitStack()
         self.sources: list[str] = []
         self.statements: list[statements.Statement] = []
         self.skip: set[tuple[int, int]] = set()
@@ -106,7 +107,7 @@ class Worker:
         if request["gpu_is_cpu"]:
             import as_cpu
 
-            as_cpu.begin()
+            as_cpu.begin(self.open_until_end)
         outcome = self._execute()
         self._end_others()
         self._answer(
